@@ -1,0 +1,53 @@
+"""How bad input ends a program: one line on standard error, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used. The message is one line: what, where, what to do."""
+
+
+def run_cli(
+    main: Callable[[argparse.Namespace], int | None],
+    parser: argparse.ArgumentParser,
+    argv: list[str] | None = None,
+) -> None:
+    """Parse the arguments, run `main(args)` and exit with its code (None = 0), or 2 on
+    InputError.
+    """
+    args = parser.parse_args(argv)
+    try:
+        code = main(args) or 0
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output (head, less) went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code)
+
+
+def require_file(path: str | os.PathLike, what: str) -> str:
+    """`path` if it is a file with something in it; InputError naming `what` it should be
+    otherwise.
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        raise InputError(f"{what} is a folder, not a file: {path}")
+    if not os.path.exists(path):
+        raise InputError(f"{what} not found: {path}")
+    try:
+        with open(path, "rb") as file:
+            if not file.read(1):
+                raise InputError(f"{what} is empty (0 bytes): {path}")
+    except OSError as error:
+        raise InputError(f"{what} cannot be read: {path} ({error.strerror})") from error
+    return path

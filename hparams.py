@@ -1,0 +1,232 @@
+"""Hyper-parameters: one flat, frozen dataclass with the released names and defaults (paper section
+4.1).
+
+Precedence: the defaults below < `--config x.yaml` < `--hparams key=value ...`. A key nobody knows
+and a value of the wrong type are errors, never ignored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import os
+from dataclasses import dataclass
+
+from errors import InputError, require_file
+
+
+@dataclass(frozen=True)
+class HParams:
+    # Audio
+    num_mels: int = 80
+    rescale: bool = True  # present in the released set, unused on this path, as is rescaling_max
+    rescaling_max: float = 0.9
+    n_fft: int = 800
+    hop_size: int = 200  # 12.5 ms: 80 mel rows a second
+    win_size: int = 800
+    sample_rate: int = 16000
+    signal_normalization: bool = True
+    allow_clipping_in_normalization: bool = True
+    symmetric_mels: bool = True
+    max_abs_value: float = 4.0
+    preemphasize: bool = True
+    preemphasis: float = 0.97
+    min_level_db: float = -100.0
+    ref_level_db: float = 20.0
+    fmin: float = 55.0
+    fmax: float = 7600.0
+
+    # Video and windows
+    img_size: int = 96
+    fps: int = 25
+    syncnet_T: int = 5  # frames in a window
+    syncnet_mel_step_size: int = 16  # mel rows in a window: 0.2 s
+
+    # Model
+    width: float = 1.0  # channels of every layer times this, at least 8; 1 = the released models
+
+    # Generator training
+    batch_size: int = 16
+    initial_learning_rate: float = 1e-4
+    nepochs: int = 200_000_000_000_000_000  # stop by hand, or with nsteps
+    nsteps: int = 0  # stop after this many steps in all; 0 = never
+    num_workers: int = 16
+    checkpoint_interval: int = 3000
+    eval_interval: int = 3000
+    eval_windows: int = 0  # windows in a validation; 0 = one of every clip of the split
+    save_optimizer_state: bool = True
+    keep_checkpoints: int = 5  # newest ones kept; 0 = all (released)
+    seed: int = 0
+    log_interval: int = 10  # steps between lines of metrics.jsonl
+
+    # Lip-sync expert
+    syncnet_wt: float = 0.0  # weight of the sync loss at the start
+    syncnet_wt_gated: float = 0.01  # once the eval sync loss is below sync_gate
+    hq_syncnet_wt_gated: float = 0.03  # the same for hq_wav2lip_train.py
+    sync_gate: float = 0.75
+    syncnet_batch_size: int = 64
+    syncnet_lr: float = 1e-4
+    syncnet_eval_interval: int = 10000
+    syncnet_checkpoint_interval: int = 10000
+    expert_batch_stats: bool = (
+        False  # true: the frozen expert runs on batch statistics, as in the released scripts
+    )
+
+    # Quality discriminator
+    disc_wt: float = 0.07
+    disc_initial_learning_rate: float = 1e-4
+    disc_beta1: float = 0.5  # Adam's first beta of both networks in hq_wav2lip_train.py
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write every value as YAML; `load_hparams(path)` gives the same set back."""
+        import yaml
+
+        with open(path, "w", encoding="utf-8") as file:
+            yaml.safe_dump(dataclasses.asdict(self), file, sort_keys=False)
+
+
+FIELDS = {field.name: type(field.default) for field in dataclasses.fields(HParams)}
+RANGES = {
+    "fps": 1,
+    "img_size": 16,
+    "batch_size": 1,
+    "syncnet_batch_size": 1,
+    "hop_size": 1,
+    "n_fft": 16,
+    "win_size": 16,
+    "sample_rate": 8000,
+    "num_mels": 1,
+    "num_workers": 0,
+    "nsteps": 0,
+    "nepochs": 0,
+    "eval_windows": 0,
+    "checkpoint_interval": 1,
+    "eval_interval": 1,
+    "syncnet_eval_interval": 1,
+    "syncnet_checkpoint_interval": 1,
+    "log_interval": 1,
+    "keep_checkpoints": 0,
+}  # smallest allowed values
+
+
+def load_hparams(
+    config: str | os.PathLike | None = None, overrides: list[str] | None = None
+) -> HParams:
+    """HParams from an optional YAML file and `key=value` strings; InputError on an unknown key or a
+    wrong type.
+    """
+    values: dict[str, object] = {}
+    if config is not None:
+        values.update(_read_yaml(config))
+    for item in overrides or []:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise InputError(f"--hparams {item}: write key=value")
+        values[key.strip()] = _parse(text)
+    return HParams(**{key: _checked(key, value) for key, value in values.items()})
+
+
+def add_hparams_arguments(parser: argparse.ArgumentParser) -> None:
+    """The two options that every script with hyper-parameters takes."""
+    parser.add_argument(
+        "--config", metavar="YAML", help="hyper-parameters that differ from the defaults"
+    )
+    parser.add_argument(
+        "--hparams",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="hyper-parameters on top of that, e.g. --hparams batch_size=8 img_size=96",
+    )
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the three training scripts share."""
+    parser.add_argument("--data_root", required=True, help="root of the preprocessed clips")
+    parser.add_argument(
+        "--checkpoint_dir",
+        required=True,
+        help="where checkpoints go; the same command again continues from the newest",
+    )
+    parser.add_argument(
+        "--checkpoint_path", help="checkpoint to start from while checkpoint_dir holds none"
+    )
+    parser.add_argument(
+        "--filelists", default="filelists", help="folder with train.txt and val.txt"
+    )
+    parser.add_argument("--log_dir", default="runs", help="logs go to LOG_DIR/EXPERIMENT")
+    parser.add_argument("--experiment", help="name of the run; default: the name of checkpoint_dir")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    add_hparams_arguments(parser)
+
+
+def _read_yaml(path: str | os.PathLike) -> dict[str, object]:
+    import yaml
+
+    path = require_file(path, "config")
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = yaml.safe_load(file)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"config {path} is not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(
+            f"config {path} must hold `key: value` lines, not a {type(values).__name__}"
+        )
+    return values
+
+
+def _parse(text: str) -> object:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--hparams value cannot be read: {text}") from error
+
+
+def _checked(key: str, value: object) -> object:
+    """`value` as the type of the field `key`. An int serves as a float and `1e-4` (a string to
+    YAML) as a number.
+    """
+    if key not in FIELDS:
+        near = difflib.get_close_matches(str(key), FIELDS, n=1, cutoff=0.0)[0]
+        raise InputError(f"unknown hyper-parameter {key!r}; the nearest is {near!r}")
+    wanted = FIELDS[key]
+    if wanted in (int, float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if wanted is int and isinstance(value, int):
+            number = value
+        elif wanted is int and number.is_integer():
+            number = int(number)
+        if isinstance(number, wanted) and number == number and abs(number) != float("inf"):
+            if number < RANGES.get(key, -float("inf")):
+                raise InputError(
+                    f"hyper-parameter {key} must be at least {RANGES[key]}, not {value}"
+                )
+            return number
+    elif isinstance(value, wanted):
+        return value
+    raise InputError(f"hyper-parameter {key} must be {wanted.__name__}, not {value!r}")
+
+
+def get_image_list(
+    data_root: str | os.PathLike, split: str, filelists: str | os.PathLike = "filelists"
+) -> list[str]:
+    """Folders `<data_root>/<dir>/<video>` of the split's filelist `filelists/<split>.txt`.
+
+    One `dir/video` a line; what follows a space is ignored, as in LRS2's own lists.
+    """
+    path = require_file(os.path.join(filelists, f"{split}.txt"), f"filelist of the split {split!r}")
+    with open(path, encoding="utf-8", errors="replace") as file:
+        names = [line.split()[0] for line in file if line.strip()]
+    if not names:
+        raise InputError(f"filelist {path} names no clip")
+    return [os.path.join(data_root, name) for name in names]

@@ -1,0 +1,332 @@
+"""What the three training scripts share: device, seeds, loading, resuming, logging, sample
+grids.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from checkpoint import (
+    checkpoint_path,
+    list_checkpoints,
+    load_weights,
+    read_checkpoint,
+    save_checkpoint,
+)
+from errors import InputError
+from hparams import HParams
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from datasets import WindowDataset
+
+logger = logging.getLogger(__name__)
+
+
+def select_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is the first GPU, or the CPU where there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"--device {name} cannot be used here ({str(error).splitlines()[0]})"
+        ) from error
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy and torch. The data have seeds of their own (datasets.py)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+class EndlessSampler(torch.utils.data.Sampler):
+    """(epoch, clip) keys without end, each epoch every clip once in an order drawn from (seed,
+    epoch).
+
+    A sample's place in the stream is its number alone, so starting at sample N repeats what a run
+    that was never stopped would have read.
+    """
+
+    def __init__(self, clips: int, seed: int, start: int = 0) -> None:
+        self.clips, self.seed, self.start = clips, seed, start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, position = divmod(self.start, self.clips)
+        while True:
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.clips)
+            for clip in order[position:]:
+                yield epoch, int(clip)
+            epoch, position = epoch + 1, 0
+
+
+def train_batches(
+    dataset: WindowDataset, batch_size: int, hp: HParams, start_step: int
+) -> Iterator[dict]:
+    """Batches without end, beginning with the one that step `start_step` (from 0) uses."""
+    return _load(
+        dataset, EndlessSampler(len(dataset), hp.seed, start_step * batch_size), batch_size, hp
+    )
+
+
+def validation_batches(dataset: WindowDataset, batch_size: int, hp: HParams) -> Iterator[dict]:
+    """The same windows every time: one of every clip, or hp.eval_windows going round the split."""
+    count = hp.eval_windows or len(dataset)
+    keys = [divmod(number, len(dataset)) for number in range(count)]
+    return _load(dataset, keys, batch_size, hp)
+
+
+def _load(
+    dataset: WindowDataset, keys: list | EndlessSampler, batch_size: int, hp: HParams
+) -> Iterator[dict]:
+    workers = min(hp.num_workers, os.cpu_count() or 1)
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        batch_size,
+        sampler=keys,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_start_worker,
+    )
+    try:
+        yield from loader
+    except (
+        InputError
+    ) as error:  # a worker's error carries its traceback as text: its last line is the message
+        raise InputError(
+            str(error).strip().splitlines()[-1].removeprefix("errors.InputError: ")
+        ) from None
+
+
+def _start_worker(_: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)  # one thread per worker process, or they fight over the cores
+    torch.set_num_threads(1)
+
+
+def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def freeze(expert: nn.Module, batch_stats: bool) -> nn.Module:
+    """The expert as a judge: no gradients of its own, running statistics fixed (paper section 3.2).
+
+    batch_stats: judge by each batch's statistics, as the released scripts do by never leaving train
+    mode.
+    """
+    for parameter in expert.parameters():
+        parameter.requires_grad_(False)
+    return expert.train(batch_stats)
+
+
+def grad_norm(model: nn.Module) -> torch.Tensor:
+    """Euclidean norm of all gradients; nothing is clipped."""
+    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+
+
+class Checkpoints:
+    """Saves and resumes one run's networks in `folder`, the main one as checkpoint_step*.pth,
+    others with a prefix.
+
+    parts: prefix -> (model, optimizer). A discriminator is {"disc_": (disc, optimizer)} beside {"":
+    (generator, ...)}.
+    """
+
+    def __init__(
+        self, folder: str, hp: HParams, parts: dict[str, tuple[nn.Module, Optimizer]]
+    ) -> None:
+        self.folder, self.hp, self.parts = folder, hp, parts
+
+    def resume(self, start_paths: dict[str, str | None]) -> dict:
+        """Load the newest checkpoint of the folder, or else the files in start_paths (prefix ->
+        path).
+
+        Returns {"global_step", "global_epoch", "syncnet_wt"}; a fresh start is step 0 with hp's
+        sync weight.
+        """
+        newest = list_checkpoints(self.folder)
+        state = {"global_step": 0, "global_epoch": 0, "syncnet_wt": self.hp.syncnet_wt}
+        for prefix, (model, optimizer) in self.parts.items():
+            path = (
+                checkpoint_path(self.folder, newest[-1][0], prefix)
+                if newest
+                else start_paths.get(prefix)
+            )
+            if path is None:
+                continue
+            checkpoint = read_checkpoint(path)
+            load_weights(model, checkpoint, path)
+            self._load_optimizer(optimizer, checkpoint.get("optimizer"), path)
+            logger.info("loaded %s at step %s", path, checkpoint.get("global_step", 0))
+            if prefix == "":
+                state |= {
+                    key: checkpoint[key]
+                    for key in state
+                    if isinstance(checkpoint.get(key), (int, float))
+                }
+                self._restore_rng(checkpoint.get("rng"))
+        return state
+
+    def _load_optimizer(self, optimizer: Optimizer, saved: dict | None, path: str) -> None:
+        if not saved:
+            logger.info("%s holds no optimizer state: the optimizer starts afresh", path)
+            return
+        try:
+            optimizer.load_state_dict(saved)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"checkpoint {path}: its optimizer does not fit this model ({error})"
+            ) from error
+
+    @staticmethod
+    def _restore_rng(state: object) -> None:
+        if isinstance(state, dict) and isinstance(state.get("torch"), torch.Tensor):
+            torch.set_rng_state(state["torch"])
+
+    def save(self, state: dict) -> str:
+        """Write all parts at state["global_step"], the main one last: its presence means that all
+        are there.
+        """
+        step = state["global_step"]
+        for prefix in sorted(self.parts, key=len, reverse=True):
+            model, optimizer = self.parts[prefix]
+            path = checkpoint_path(self.folder, step, prefix)
+            save_checkpoint(
+                path,
+                {
+                    "state_dict": model.state_dict(),
+                    "optimizer": optimizer.state_dict() if self.hp.save_optimizer_state else None,
+                    "global_step": step,
+                    "global_epoch": state["global_epoch"],
+                    "syncnet_wt": state["syncnet_wt"],
+                    "model": {"name": type(model).__name__, "width": self.hp.width},
+                    "hparams": dict(vars(self.hp)),
+                    "rng": {"torch": torch.get_rng_state()},
+                },
+            )
+        logger.info("saved %s", path)
+        self._prune()
+        return path
+
+    def _prune(self) -> None:
+        """Keep the newest hp.keep_checkpoints of every part."""
+        for prefix in self.parts:
+            old = (
+                list_checkpoints(self.folder, prefix)[: -self.hp.keep_checkpoints]
+                if self.hp.keep_checkpoints
+                else []
+            )
+            for _, path in old:
+                os.remove(path)
+
+
+class RunLog:
+    """Everything a run says: console and train.log, metrics.jsonl, TensorBoard, sample grids.
+
+    In `<log_dir>/<experiment>/`. metrics.jsonl has one object a line: {"step", "time", "split",
+    name: mean, ...}. Training scalars are averaged over hp.log_interval steps.
+    """
+
+    def __init__(self, args: argparse.Namespace, hp: HParams) -> None:
+        name = args.experiment or os.path.basename(os.path.normpath(args.checkpoint_dir))
+        self.folder, self.interval = os.path.join(args.log_dir, name), hp.log_interval
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            os.makedirs(args.checkpoint_dir, exist_ok=True)
+            hp.save(os.path.join(args.checkpoint_dir, "hparams.yaml"))
+            hp.save(os.path.join(self.folder, "hparams.yaml"))
+        except OSError as error:
+            raise InputError(f"cannot write to {error.filename}: {error.strerror}") from error
+        handlers = [
+            logging.FileHandler(os.path.join(self.folder, "train.log"), encoding="utf-8"),
+            logging.StreamHandler(sys.stderr),
+        ]
+        logging.basicConfig(
+            level=logging.INFO,
+            format="%(asctime)s %(message)s",
+            datefmt="%Y-%m-%d %H:%M:%S",
+            handlers=handlers,
+            force=True,
+        )
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board = SummaryWriter(os.path.join(self.folder, "tensorboard"))
+        self._sums: dict[str, torch.Tensor] = {}
+        self._count = 0
+
+    def train(self, step: int, scalars: dict[str, torch.Tensor]) -> dict[str, float] | None:
+        """Add one step's scalars; every hp.log_interval steps their means are written and
+        returned.
+        """
+        for name, value in scalars.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach()
+        self._count += 1
+        if step % self.interval:
+            return None
+        means = {name: float(total) / self._count for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        self.write(step, "train", means)
+        return means
+
+    def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
+        """One line of metrics.jsonl and the same numbers in TensorBoard."""
+        line = {"step": step, "time": round(time.time(), 1), "split": split, **scalars}
+        with open(os.path.join(self.folder, "metrics.jsonl"), "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for name, value in scalars.items():
+            self._board.add_scalar(f"{split}/{name}", value, step)
+        if split != "train":
+            logger.info(
+                "step %d %s: %s", step, split, "  ".join(f"{k} {v:.4f}" for k, v in scalars.items())
+            )
+
+    def grid(
+        self, step: int, batch: dict[str, torch.Tensor], generated: torch.Tensor, rows: int = 4
+    ) -> None:
+        """Save samples_step*.png: for each clip and frame reference | input | generated | truth."""
+        import cv2
+
+        parts = [batch["x"][:rows, 3:], batch["x"][:rows, :3], generated[:rows], batch["y"][:rows]]
+        strips = [
+            part.detach().float().cpu().permute(0, 2, 3, 4, 1) for part in parts
+        ]  # (R, T, H, W, 3)
+        image = torch.stack(strips, dim=2)  # (R, T, 4, H, W, 3)
+        image = image.permute(0, 3, 1, 2, 4, 5).flatten(2, 4).flatten(0, 1)  # (R*H, T*4*W, 3)
+        pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        cv2.imwrite(os.path.join(self.folder, f"samples_step{step:09d}.png"), pixels)
+        self._board.add_image("samples", pixels[..., ::-1].copy(), step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._board.close()
+
+
+def finished(step: int, epoch: int, hp: HParams) -> bool:
+    """Whether hp.nsteps or hp.nepochs has been reached."""
+    return epoch >= hp.nepochs or (hp.nsteps > 0 and step >= hp.nsteps)
+
+
+def progress(start: int, hp: HParams) -> object:
+    """A progress bar over steps; quiet where standard error is not a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(
+        initial=start, total=hp.nsteps or None, unit="step", disable=not sys.stderr.isatty()
+    )
