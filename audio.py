@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 
 import numpy as np
 
 from errors import InputError
 from hparams import HParams
+
+MEL_RATE = 80.0  # mel rows a second: sample_rate / hop_size
+MEL_STEPS = 16  # rows a generated frame hears: 0.2 s
 
 
 def load_wav(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
@@ -75,3 +79,46 @@ def _normalize(decibels: np.ndarray, hp: HParams) -> np.ndarray:
     share = (decibels - hp.min_level_db) / -hp.min_level_db
     scaled, low = (2 * top * share - top, -top) if hp.symmetric_mels else (top * share, 0.0)
     return np.clip(scaled, low, top) if hp.allow_clipping_in_normalization else scaled
+
+
+def mel_chunks(mel: np.ndarray, fps: float) -> list[np.ndarray]:
+    """Released mel windows (80, 16) of a spectrogram (80, T), one a video frame.
+
+    Chunk i starts at row int(i * 80 / fps); the first that would pass the end becomes the last 16
+    rows and ends the list, so the video ends up to 0.15 s before the speech.
+    """
+    return [mel[:, start : start + MEL_STEPS] for start in chunk_starts(mel.shape[1], fps)]
+
+
+def chunk_starts(rows: int, fps: float) -> list[int]:
+    """First rows of the released mel windows of `rows` >= 16 mel rows; see mel_chunks."""
+    starts = []
+    for i in itertools.count():
+        start = int(i * MEL_RATE / fps)  # the released order of operations: 80 / fps comes first
+        if start + MEL_STEPS > rows:
+            return [*starts, rows - MEL_STEPS]
+        starts.append(start)
+
+
+def speech_chunks(wav: np.ndarray, fps: float, faithful: bool) -> list[np.ndarray]:
+    """Mel windows (80, 16) for 16 kHz speech (n,), one a video frame.
+
+    By default the speech is continued with silence so that the video lasts as long as the audio;
+    `faithful` ends where the released program does.
+    """
+    if faithful:
+        mel = melspectrogram(wav)
+        if mel.shape[1] < MEL_STEPS:
+            raise InputError(f"speech of {len(wav) / 16000:.2f} s is shorter than one mel window")
+        chunks = mel_chunks(mel, fps)
+    else:
+        frames = max(1, round(len(wav) / 16000 * fps))
+        rows = int((frames - 1) * MEL_RATE / fps) + MEL_STEPS
+        silence = max(0, rows * 200 - len(wav)) + 400
+        mel = melspectrogram(np.append(wav, np.zeros(silence, np.float32)))
+        chunks = [
+            mel[:, s : s + MEL_STEPS] for s in (int(i * MEL_RATE / fps) for i in range(frames))
+        ]
+    if not np.isfinite(mel).all():
+        raise InputError("the mel spectrogram of the speech holds values that are not numbers")
+    return chunks

@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 import torch
 
+from audio import MEL_RATE
 from errors import InputError
 from hparams import HParams, get_image_list
 
-MEL_RATE = 80.0  # mel rows a second
 MIN_CROPS = 3  # a clip needs more than this many times syncnet_T crops
 MAX_BAD_SAMPLES = (
     50  # unreadable samples tolerated by one process before the data are called broken

@@ -1,0 +1,5 @@
+"""Face detection: several detectors behind one method, chosen by name (see api.py)."""
+
+from face_detection.api import DETECTORS, Box, create_detector
+
+__all__ = ["DETECTORS", "Box", "create_detector"]
