@@ -68,7 +68,8 @@ def _segment(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """GrabCut from a hand-drawn guess -> soft (300, 300) float32 alpha."""
     cv2.setRNGSeed(0)
     cv2.grabCut(image, mask, None, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
-    inside = cv2.erode((mask & 1).astype(np.float32), np.ones((3, 3)))
+    inside = cv2.morphologyEx(mask & 1, cv2.MORPH_CLOSE, np.ones((11, 11)))  # no holes in the hair
+    inside = cv2.erode(inside.astype(np.float32), np.ones((3, 3)))
     return cv2.GaussianBlur(inside, (0, 0), 1.2)
 
 
