@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import os
 
 import numpy as np
@@ -14,6 +15,7 @@ from errors import InputError
 from hparams import HParams
 
 MEL_RATE = 80.0  # mel rows a second: sample_rate / hop_size
+TRAINING_FPS = 25
 MEL_STEPS = 16  # rows a generated frame hears: 0.2 s
 
 
@@ -103,8 +105,10 @@ def chunk_starts(rows: int, fps: float) -> list[int]:
 def speech_chunks(wav: np.ndarray, fps: float, faithful: bool) -> list[np.ndarray]:
     """Mel windows (80, 16) for 16 kHz speech (n,), one a video frame.
 
-    By default the speech is continued with silence so that the video lasts as long as the audio;
-    `faithful` ends where the released program does.
+    `faithful`: the released windows, see mel_chunks. By default a window begins one training frame
+    (1/25 s) before its video frame, where get_segmented_mels put it in training; the released
+    program begins it at the frame itself, and its lips lead the sound by that frame. The speech is
+    continued with silence, so that the video lasts as long as the audio.
     """
     if faithful:
         mel = melspectrogram(wav)
@@ -113,12 +117,13 @@ def speech_chunks(wav: np.ndarray, fps: float, faithful: bool) -> list[np.ndarra
         chunks = mel_chunks(mel, fps)
     else:
         frames = max(1, round(len(wav) / 16000 * fps))
-        rows = int((frames - 1) * MEL_RATE / fps) + MEL_STEPS
-        silence = max(0, rows * 200 - len(wav)) + 400
-        mel = melspectrogram(np.append(wav, np.zeros(silence, np.float32)))
-        chunks = [
-            mel[:, s : s + MEL_STEPS] for s in (int(i * MEL_RATE / fps) for i in range(frames))
-        ]
+        lead = math.ceil(MEL_RATE / TRAINING_FPS)  # rows of silence before the first sample
+        positions = (i * TRAINING_FPS / fps - 1 for i in range(frames))  # in training frames
+        starts = [math.floor(MEL_RATE * (p / TRAINING_FPS)) + lead for p in positions]
+        hop = HParams.hop_size
+        tail = max(0, (starts[-1] + MEL_STEPS) * hop - len(wav) - lead * hop) + hop
+        mel = melspectrogram(np.pad(np.asarray(wav, np.float32), (lead * hop, tail)))
+        chunks = [mel[:, start : start + MEL_STEPS] for start in starts]
     if not np.isfinite(mel).all():
         raise InputError("the mel spectrogram of the speech holds values that are not numbers")
     return chunks

@@ -122,7 +122,7 @@ def load_weights(model: nn.Module, checkpoint: dict, path: str | os.PathLike) ->
         if value.shape != found[key].shape:
             raise InputError(
                 f"checkpoint {path} is a {name} of another size: {key} is "
-                f"{tuple(found[key].shape)}, expected {tuple(value.shape)}; check width and img_size"
+                f"{tuple(found[key].shape)}, expected {tuple(value.shape)}"
             )
     model.load_state_dict(found)
 

@@ -64,13 +64,13 @@ def main(args: argparse.Namespace) -> None:
 
     from datasets import SyncNetDataset
     from models import create_model
-    from training import Checkpoints, RunLog, seed_everything, select_device
+    from training import Checkpoints, RunLog, place, seed_everything, select_device
 
     device = select_device(args.device)
     seed_everything(hp.seed)
     train_set = SyncNetDataset(args.data_root, "train", hp, args.filelists)
     val_set = SyncNetDataset(args.data_root, "val", hp, args.filelists)
-    model = create_model("SyncNet_color", width=hp.width).to(device)
+    model = place(create_model("SyncNet_color", width=hp.width), device, hp)
     optimizer = torch.optim.Adam(model.parameters(), lr=hp.syncnet_lr)
     log = RunLog(args, hp)
     checkpoints = Checkpoints(args.checkpoint_dir, hp, {"": (model, optimizer)})
@@ -83,12 +83,20 @@ def train(
     hp: HParams, device, model, optimizer, train_set, val_set, checkpoints, log, state: dict
 ) -> None:
     """The loop: step, log, validate, save, until hp.nsteps or hp.nepochs."""
-    from training import finished, progress, to_device, train_batches, validation_batches
+    from training import (
+        finished,
+        progress,
+        set_learning_rates,
+        to_device,
+        train_batches,
+        validation_batches,
+    )
 
     batch_size = hp.syncnet_batch_size
     bar = progress(state["global_step"], hp)
     batches = train_batches(train_set, batch_size, hp, state["global_step"])
     while not finished(state["global_step"], state["global_epoch"], hp):
+        set_learning_rates(state["global_step"], {optimizer: hp.syncnet_lr}, hp)
         scalars = train_step(to_device(next(batches), device), model, optimizer)
         state["global_step"] += 1
         step = state["global_step"]

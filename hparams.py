@@ -58,6 +58,9 @@ class HParams:
     save_optimizer_state: bool = True
     keep_checkpoints: int = 5  # newest ones kept; 0 = all (released)
     seed: int = 0
+    warmup_steps: int = 0  # the learning rate rises linearly over these; 0 = released behaviour
+    cosine: bool = False  # then falls to 0 at nsteps along a cosine; needs nsteps
+    channels_last: bool = False  # memory layout: the same numbers to rounding, faster
     log_interval: int = 10  # steps between lines of metrics.jsonl
 
     # Lip-sync expert
@@ -101,6 +104,7 @@ RANGES = {
     "nsteps": 0,
     "nepochs": 0,
     "eval_windows": 0,
+    "warmup_steps": 0,
     "checkpoint_interval": 1,
     "eval_interval": 1,
     "syncnet_eval_interval": 1,
@@ -212,7 +216,7 @@ def _checked(key: str, value: object) -> object:
                     f"hyper-parameter {key} must be at least {RANGES[key]}, not {value}"
                 )
             return number
-    elif isinstance(value, wanted):
+    elif type(value) is wanted:  # a bool is an int to isinstance
         return value
     raise InputError(f"hyper-parameter {key} must be {wanted.__name__}, not {value!r}")
 

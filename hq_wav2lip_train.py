@@ -88,7 +88,15 @@ def main(args: argparse.Namespace) -> None:
     from checkpoint import load_model
     from datasets import Wav2LipDataset
     from models import create_model
-    from training import Checkpoints, RunLog, freeze, seed_everything, select_device
+    from training import (
+        Checkpoints,
+        RunLog,
+        freeze,
+        place,
+        seed_everything,
+        select_device,
+        set_learning_rates,
+    )
 
     device = select_device(args.device)
     seed_everything(hp.seed)
@@ -97,8 +105,8 @@ def main(args: argparse.Namespace) -> None:
     )
     train_set = Wav2LipDataset(args.data_root, "train", hp, args.filelists)
     val_set = Wav2LipDataset(args.data_root, "val", hp, args.filelists)
-    model = create_model("Wav2Lip", width=hp.width).to(device)
-    disc = create_model("Wav2Lip_disc_qual", width=hp.width).to(device)
+    model = place(create_model("Wav2Lip", width=hp.width), device, hp)
+    disc = place(create_model("Wav2Lip_disc_qual", width=hp.width), device, hp)
     optimizer, disc_optimizer = create_optimizers(model, disc, hp)
     log = RunLog(args, hp)
     checkpoints = Checkpoints(
@@ -106,7 +114,10 @@ def main(args: argparse.Namespace) -> None:
     )
     state = checkpoints.resume({"": args.checkpoint_path, "disc_": args.disc_checkpoint_path})
 
-    def step(batch: dict, syncnet_wt: float) -> tuple[dict, object]:
+    rates = {optimizer: hp.initial_learning_rate, disc_optimizer: hp.disc_initial_learning_rate}
+
+    def step(batch: dict, number: int, syncnet_wt: float) -> tuple[dict, object]:
+        set_learning_rates(number, rates, hp)
         return train_step(
             batch, model, disc, expert, optimizer, disc_optimizer, syncnet_wt, hp.disc_wt
         )

@@ -1,7 +1,7 @@
 """A synthetic talking-face corpus in LRS2's layout: for demos and tests, nothing to download.
 
-    python synthetic.py --out data/synthetic --speakers 12 --clips 4 --seconds 3
-    python preprocess.py --data_root data/synthetic/mvlrs_v1/main --preprocessed_root data/crops
+    python synthetic.py --out data/synthetic --speakers 12 --clips 4 --seconds 3 python
+    preprocess.py --data_root data/synthetic/mvlrs_v1/main --preprocessed_root data/preprocessed
 
 Writes <out>/mvlrs_v1/main/s0007/00001.mp4 (25 fps, H.264, mono AAC), beside each a 00001.json with
 the truth (see `synthesize_clip`), and <out>/filelists/{train,val,test}.txt, split by speaker. The

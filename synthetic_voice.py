@@ -123,8 +123,8 @@ def make_phonemes(
             if rng.random() < 0.25:
                 coda = str(rng.choice(CODAS))
                 add(coda, CONSONANTS[coda].seconds * rng.uniform(0.9, 1.1) / voice.rate)
-        if rng.random() < 0.35:
-            add(SILENCE, rng.uniform(0.12, 0.35))
+        if rng.random() < 0.25:
+            add(SILENCE, rng.uniform(0.12, 0.3))
     timeline = [phoneme for phoneme in timeline if phoneme[1] <= seconds - 0.08]
     if timeline[-1][2] == SILENCE:
         timeline.pop()

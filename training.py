@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import random
 import sys
@@ -316,6 +317,25 @@ class RunLog:
 
     def close(self) -> None:
         self._board.close()
+
+
+def set_learning_rates(step: int, rates: dict[Optimizer, float], hp: HParams) -> None:
+    """Give every optimizer its rate for step `step` (from 0): constant, or hp's warm-up and cosine.
+
+    A function of the step alone, so that a resumed run goes on with the right one.
+    """
+    share = min(1.0, (step + 1) / hp.warmup_steps) if hp.warmup_steps else 1.0
+    if hp.cosine and hp.nsteps > hp.warmup_steps:
+        done = max(0.0, (step - hp.warmup_steps) / (hp.nsteps - hp.warmup_steps))
+        share *= 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    for optimizer, rate in rates.items():
+        for group in optimizer.param_groups:
+            group["lr"] = rate * share
+
+
+def place(model: nn.Module, device: torch.device, hp: HParams) -> nn.Module:
+    """The model on its device, in the memory layout that hp asks for."""
+    return model.to(device, memory_format=torch.channels_last if hp.channels_last else None)
 
 
 def finished(step: int, epoch: int, hp: HParams) -> bool:

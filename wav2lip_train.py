@@ -79,7 +79,15 @@ def main(args: argparse.Namespace) -> None:
     from checkpoint import load_model
     from datasets import Wav2LipDataset
     from models import create_model
-    from training import Checkpoints, RunLog, freeze, seed_everything, select_device
+    from training import (
+        Checkpoints,
+        RunLog,
+        freeze,
+        place,
+        seed_everything,
+        select_device,
+        set_learning_rates,
+    )
 
     device = select_device(args.device)
     seed_everything(hp.seed)
@@ -88,13 +96,14 @@ def main(args: argparse.Namespace) -> None:
     )
     train_set = Wav2LipDataset(args.data_root, "train", hp, args.filelists)
     val_set = Wav2LipDataset(args.data_root, "val", hp, args.filelists)
-    model = create_model("Wav2Lip", width=hp.width).to(device)
+    model = place(create_model("Wav2Lip", width=hp.width), device, hp)
     optimizer = torch.optim.Adam(model.parameters(), lr=hp.initial_learning_rate)
     log = RunLog(args, hp)
     checkpoints = Checkpoints(args.checkpoint_dir, hp, {"": (model, optimizer)})
     state = checkpoints.resume({"": args.checkpoint_path})
 
-    def step(batch: dict, syncnet_wt: float) -> tuple[dict, object]:
+    def step(batch: dict, number: int, syncnet_wt: float) -> tuple[dict, object]:
+        set_learning_rates(number, {optimizer: hp.initial_learning_rate}, hp)
         return train_step(batch, model, expert, optimizer, syncnet_wt)
 
     train(
@@ -127,7 +136,7 @@ def train(
     """The loop of both generators: step, log, validate, open the gate, save, until hp.nsteps or
     hp.nepochs.
 
-    step_fn(batch, syncnet_wt) -> (scalars, frames); validate_fn(batches) -> (scalars, batch,
+    step_fn(batch, step, syncnet_wt) -> (scalars, frames); validate_fn(batches) -> (scalars, batch,
     frames).
     """
     from training import finished, logger, progress, to_device, train_batches, validation_batches
@@ -135,7 +144,9 @@ def train(
     bar = progress(state["global_step"], hp)
     batches = train_batches(train_set, hp.batch_size, hp, state["global_step"])
     while not finished(state["global_step"], state["global_epoch"], hp):
-        scalars, _ = step_fn(to_device(next(batches), device), state["syncnet_wt"])
+        scalars, _ = step_fn(
+            to_device(next(batches), device), state["global_step"], state["syncnet_wt"]
+        )
         state["global_step"] += 1
         step = state["global_step"]
         state["global_epoch"] = step * hp.batch_size // len(train_set)

@@ -47,12 +47,15 @@ def create_detector(name: str, device: str = "cpu", **options) -> Detector:
     # Imported here: each detector brings packages that take seconds to load.
     if name == "sfd":
         from face_detection.sfd import SFDDetector
+
         return SFDDetector(device=device, **options)
     if name == "centerface":
         from face_detection.centerface import CenterFaceDetector
+
         return CenterFaceDetector(device=device, **options)
     if name == "boxes":
         from face_detection.boxes import KnownBoxes
+
         return KnownBoxes(**options)  # reads a file: any device will do
     raise InputError(f"unknown face detector {name!r}: choose one of {', '.join(DETECTORS)}")
 
@@ -70,8 +73,9 @@ def as_batch(frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
             raise ValueError(f"frames of one call must be of one size, got {sorted(shapes)}")
         frames = np.stack(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
-        raise ValueError("frames must be uint8 (N, H, W, 3), "
-                         f"got {frames.dtype} {tuple(frames.shape)}")
+        raise ValueError(
+            f"frames must be uint8 (N, H, W, 3), got {frames.dtype} {tuple(frames.shape)}"
+        )
     return frames
 
 

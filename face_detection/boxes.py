@@ -43,7 +43,7 @@ class KnownBoxes:
         self.position += len(frames)
         if len(self.boxes) == 1:
             return [list(self.boxes[0]) for _ in range(len(frames))]
-        found = [list(entry) for entry in self.boxes[first:self.position]]
+        found = [list(entry) for entry in self.boxes[first : self.position]]
         return found + [[] for _ in range(len(frames) - len(found))]
 
 
@@ -69,8 +69,10 @@ def _read_entry(entry, number: int, path: str) -> list[Box]:
         return []
     where = f"box file {path}, entry {number} (counted from 0)"
     if not isinstance(entry, list) or len(entry) not in (4, 5) or not all(map(_is_number, entry)):
-        raise InputError(f"{where}: expected [x1, y1, x2, y2], a score behind it or null, "
-                         f"got {json.dumps(entry)[:80]}")
+        raise InputError(
+            f"{where}: expected [x1, y1, x2, y2], a score behind it or null, "
+            f"got {json.dumps(entry)[:80]}"
+        )
     try:
         box = Box(*map(float, entry), *([1.0] if len(entry) == 4 else []))
     except OverflowError:  # an integer beyond what a float can hold
@@ -78,8 +80,9 @@ def _read_entry(entry, number: int, path: str) -> list[Box]:
     if not all(map(math.isfinite, box)):
         raise InputError(f"{where}: its numbers must be finite")
     if box.x2 <= box.x1 or box.y2 <= box.y1:
-        raise InputError(f"{where}: x2 must be above x1 and y2 above y1, "
-                         f"got {json.dumps(entry)[:80]}")
+        raise InputError(
+            f"{where}: x2 must be above x1 and y2 above y1, got {json.dumps(entry)[:80]}"
+        )
     return [box]
 
 

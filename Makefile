@@ -1,0 +1,48 @@
+# make demo   the whole job on a synthetic corpus, small models, no downloads: results/demo/
+# make test   the tests
+# make lint   ruff
+# Each makes .venv first, and again only when requirements.txt has changed.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.installed
+
+# The demo's folders; override to keep several, e.g. make demo DEMO=/tmp/demo
+DEMO ?= data/demo
+OUT ?= results/demo
+FLAGS := --data_root $(DEMO)/preprocessed --filelists $(DEMO)/corpus/filelists \
+         --log_dir $(DEMO)/runs --config configs/tiny_cpu.yaml
+
+.PHONY: demo test lint clean
+
+$(READY): requirements.txt
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: $(READY)
+	$(RUN) synthetic.py --out $(DEMO)/corpus --speakers 20 --clips 4 --seconds 3
+	$(RUN) preprocess.py --data_root $(DEMO)/corpus/mvlrs_v1 --preprocessed_root $(DEMO)/preprocessed
+	$(RUN) color_syncnet_train.py $(FLAGS) --checkpoint_dir $(DEMO)/checkpoints/expert \
+	    --hparams nsteps=700
+	$(RUN) wav2lip_train.py $(FLAGS) --checkpoint_dir $(DEMO)/checkpoints/wav2lip \
+	    --syncnet_checkpoint_path $(DEMO)/checkpoints/expert/checkpoint_step000000700.pth \
+	    --hparams nsteps=800 width=0.125
+	$(RUN) inference.py --checkpoint_path $(DEMO)/checkpoints/wav2lip/checkpoint_step000000800.pth \
+	    --face $(DEMO)/corpus/mvlrs_v1/main/s0019/00001.mp4 \
+	    --audio $(DEMO)/corpus/mvlrs_v1/main/s0018/00002.mp4 --outfile $(OUT)/result_voice.mp4
+	$(RUN) -m evaluation.demo_report --data_root $(DEMO)/corpus \
+	    --preprocessed_root $(DEMO)/preprocessed --expert $(DEMO)/checkpoints/expert \
+	    --generator $(DEMO)/checkpoints/wav2lip --log_dir $(DEMO)/runs --out $(OUT)
+
+test: $(READY)
+	$(RUN) -m pytest
+
+lint: $(READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+clean:
+	rm -rf $(VENV) data/demo results/demo .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,242 @@
+"""The end of `make demo`: scores on held-out synthetic speakers, as a table, pictures and JSON.
+
+    python -m evaluation.demo_report --data_root data/synthetic --preprocessed_root data/demo \\
+        --expert checkpoints/demo_expert --generator checkpoints/demo_wav2lip --out results/demo
+
+Every test clip is generated twice, with its own audio and with another clip's. The mouth's opening
+is measured on the pixels of the generated and of the true frames by one function
+(evaluation/mouth.py) and correlated: high with the right audio, low with the wrong one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+
+import numpy as np
+
+from errors import InputError, run_cli
+
+# torch, OpenCV and matplotlib are imported inside the functions, so that --help answers at once
+
+AIMS = {"expert_accuracy": 0.85, "mouth_correlation": 0.70, "mouth_correlation_wrong_audio": 0.35}
+SHEET_SECONDS = 0.2  # between the frames of the contact sheet
+SHEET_SIZE = 128  # pixels of a face on it
+
+
+@dataclass(frozen=True)
+class DemoClip:
+    """A held-out clip: its video, its face boxes and its mouth's opening, frame by frame."""
+
+    name: str
+    video: str
+    boxes: list
+    opening: list[float]
+
+
+def load_clips(data_root: str, preprocessed_root: str) -> list[DemoClip]:
+    """The clips of the test split, measured; InputError where one is missing."""
+    from evaluation.mouth import mouth_openings
+    from hparams import get_image_list
+
+    clips = []
+    for folder in get_image_list(preprocessed_root, "test", os.path.join(data_root, "filelists")):
+        name = os.path.relpath(folder, preprocessed_root)
+        video = os.path.join(data_root, "mvlrs_v1", "main", f"{name}.mp4")
+        try:
+            with open(os.path.join(folder, "clip.json"), encoding="utf-8") as file:
+                boxes = json.load(file)["boxes"]
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{folder} is not a preprocessed clip ({error})") from error
+        clips.append(DemoClip(name, video, boxes, mouth_openings(video, boxes)))
+    return clips
+
+
+def mouth_scores(lipsync, clips: list[DemoClip], sheet: str) -> dict[str, float]:
+    """Mean correlation of generated and true mouth opening, with own and with another's audio.
+
+    Writes the contact sheet of the first clips, truth above generated.
+    """
+    from tqdm import tqdm
+
+    from evaluation.mouth import correlation, mouth_openings
+
+    own, wrong, rows = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        made = os.path.join(folder, "made.mkv")
+        bar = tqdm(clips, unit="clip", disable=not sys.stderr.isatty())
+        for number, clip in enumerate(bar):
+            other = clips[(number + len(clips) // 2) % len(clips)]  # of another speaker
+            for audio, scores in ((clip, own), (other, wrong)):
+                lipsync.run(clip.video, audio.video, made)
+                opening = mouth_openings(made, clip.boxes)
+                length = min(len(opening), len(clip.opening))
+                scores.append(correlation(opening[:length], clip.opening[:length]))
+                if audio is clip and number % max(1, len(clips) // 3) == 0:
+                    rows += [face_row(clip.video, clip.boxes), face_row(made, clip.boxes)]
+    write_sheet(rows, sheet)
+    return {
+        "mouth_correlation": float(np.mean(own)),
+        "mouth_correlation_wrong_audio": float(np.mean(wrong)),
+        "mouth_correlation_worst_clip": float(np.min(own)),
+    }
+
+
+def face_row(video: str, boxes: list) -> list[np.ndarray]:
+    """The face every SHEET_SECONDS of a video, each (SHEET_SIZE, SHEET_SIZE, 3)."""
+    from face_track import crop_face
+    from media import iter_frames
+
+    step = round(SHEET_SECONDS * 25)
+    return [
+        crop_face(frame, box, SHEET_SIZE)
+        for index, ((_, frame), box) in enumerate(zip(iter_frames(video), boxes, strict=False))
+        if index % step == 0 and box is not None
+    ]
+
+
+def write_sheet(rows: list[list[np.ndarray]], path: str) -> None:
+    """Rows of faces as one PNG, a gap after every pair."""
+    import cv2
+
+    columns = min(len(row) for row in rows)
+    strips = []
+    for number, row in enumerate(rows):
+        strips.append(np.hstack(row[:columns]))
+        if number % 2:
+            strips.append(np.full((12, strips[-1].shape[1], 3), 255, np.uint8))
+    cv2.imwrite(path, np.vstack(strips[:-1]))
+
+
+def expert_scores(
+    expert_path: str, clips: list[DemoClip], preprocessed_root: str
+) -> dict[str, float]:
+    """The expert's accuracy on the same clips, whose speakers and audio it has never met."""
+    from checkpoint import load_model
+    from evaluation.expert_accuracy import accuracy_report, window_similarities
+    from hparams import HParams
+
+    expert = load_model(expert_path, "SyncNet_color")
+    matrices = [
+        window_similarities(expert, os.path.join(preprocessed_root, clip.name), HParams())
+        for clip in clips
+    ]
+    return {f"expert_{name}": value for name, value in accuracy_report(matrices).items()}
+
+
+def read_metrics(folder: str, split: str) -> list[dict]:
+    """Lines of a run's metrics.jsonl of one split; a half-written last line is passed over."""
+    lines = []
+    try:
+        with open(os.path.join(folder, "metrics.jsonl"), encoding="utf-8") as file:
+            for text in file:
+                try:
+                    lines.append(json.loads(text))
+                except ValueError:
+                    continue
+    except OSError as error:
+        raise InputError(f"no training log in {folder} ({error.strerror})") from error
+    return [line for line in lines if line.get("split") == split]
+
+
+def plot_curves(runs: dict[str, str], path: str) -> None:
+    """Training and validation curves of the expert and the generator as one PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = [
+        ("expert", "loss"),
+        ("expert", "accuracy"),
+        ("generator", "l1"),
+        ("generator", "sync"),
+    ]
+    figure, axes = plt.subplots(1, len(panels), figsize=(16, 3.5), layout="constrained")
+    for axis, (run, name) in zip(axes, panels, strict=True):
+        for split, style in (("train", "-"), ("val", "o-")):
+            lines = read_metrics(runs[run], split)
+            steps, values = [line["step"] for line in lines], [line[name] for line in lines]
+            axis.plot(steps, values, style, label=split, alpha=0.8)
+        axis.set(title=f"{run}: {name}", xlabel="step")
+        axis.legend()
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def markdown(scores: dict[str, float], clips: int) -> str:
+    """The report as text: each aim with what was reached, then the rest."""
+    lines = [
+        "# Demo report", "",
+        f"{clips} held-out clips of speakers that no training saw. Small models, minutes of CPU: "
+        "this shows that every stage works, not what the full models look like.", "",
+        "| measure | value | aim | met |", "|---|---|---|---|",
+    ]  # fmt: skip
+    for name, value in scores.items():
+        aim, met = "", ""
+        if name in AIMS:
+            at_most = name.endswith("wrong_audio")
+            aim = f"{'<=' if at_most else '>='} {AIMS[name]:.2f}"
+            met = "yes" if (value <= AIMS[name] if at_most else value >= AIMS[name]) else "**no**"
+        lines.append(f"| {name} | {value:.3f} | {aim} | {met} |")
+    lines += [
+        "", "- expert_accuracy: in-sync windows against windows 3 to 15 frames off",
+        "- mouth_correlation: generated against true mouth opening, own audio",
+        "- ..._wrong_audio: the same when the clip is driven by another clip's audio",
+        "", "![truth above generated](contact_sheet.png)", "", "![curves](curves.png)", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def newest(folder: str) -> str:
+    """Path of the newest checkpoint in a folder, or the path itself if it is a file."""
+    from checkpoint import list_checkpoints
+
+    if os.path.isfile(folder):
+        return folder
+    found = list_checkpoints(folder)
+    if not found:
+        raise InputError(f"no checkpoint in {folder}")
+    return found[-1][1]
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Score the demo's models on held-out clips.")
+    parser.add_argument("--data_root", required=True, help="the corpus of synthetic.py")
+    parser.add_argument("--preprocessed_root", required=True)
+    parser.add_argument("--expert", required=True, help="checkpoint, or its folder: the newest")
+    parser.add_argument("--generator", required=True, help="checkpoint, or its folder: the newest")
+    parser.add_argument("--log_dir", default="runs", help="where the training logs lie")
+    parser.add_argument("--out", default="results/demo")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    from inference import LipSync
+
+    os.makedirs(args.out, exist_ok=True)
+    clips = load_clips(args.data_root, args.preprocessed_root)
+    scores = expert_scores(newest(args.expert), clips, args.preprocessed_root)
+    lipsync = LipSync(newest(args.generator))
+    scores |= mouth_scores(lipsync, clips, os.path.join(args.out, "contact_sheet.png"))
+    runs = {
+        name: os.path.join(args.log_dir, os.path.basename(os.path.normpath(folder)))
+        for name, folder in (("expert", args.expert), ("generator", args.generator))
+    }
+    plot_curves(runs, os.path.join(args.out, "curves.png"))
+    text = markdown(scores, len(clips))
+    with open(os.path.join(args.out, "report.json"), "w", encoding="utf-8") as file:
+        json.dump({"clips": [clip.name for clip in clips], "aims": AIMS, **scores}, file, indent=2)
+    with open(os.path.join(args.out, "report.md"), "w", encoding="utf-8") as file:
+        file.write(text)
+    print("\n".join(line for line in text.splitlines() if line.startswith("|")))
+    print(f"\n{args.out}: report.md, report.json, contact_sheet.png, curves.png")
+
+
+if __name__ == "__main__":
+    run_cli(main, get_args_parser())

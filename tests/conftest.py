@@ -1,0 +1,86 @@
+"""Fixtures: golden values, a small synthetic corpus preprocessed once, checkpoints, real clips."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+GOLDEN = Path(__file__).resolve().parent / "golden"
+CORPUS = REPOSITORY.parent / "shared" / "corpus"
+sys.path.insert(0, str(GOLDEN))  # fill.py: weights from a rule on names and shapes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not CORPUS.is_dir():
+        skip = pytest.mark.skip(reason="../shared/corpus is not here: real clips stay outside")
+        for item in items:
+            if "corpus" in item.keywords:
+                item.add_marker(skip)
+
+
+def run_script(*argv: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
+    """A script (or `-m` module) run as a user does: output as text, exit code unchecked."""
+    first = "-m" if argv[0] == "-m" else str(REPOSITORY / str(argv[0]))
+    command = [sys.executable, first, *map(str, argv[1:])]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
+
+
+def assert_refused(result: subprocess.CompletedProcess, *words: str) -> None:
+    """Exit code 2, one line on standard error, and that line says `words`."""
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """Real clips; tests that use them carry @pytest.mark.corpus."""
+    return CORPUS
+
+
+@pytest.fixture(scope="session")
+def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw synthetic corpus: four speakers, two clips of two seconds each."""
+    from synthetic import write_corpus
+
+    root = tmp_path_factory.mktemp("synthetic")
+    write_corpus(root, speakers=4, clips_per_speaker=2, seconds=2.0, size=160, workers=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def preprocessed_root(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same corpus preprocessed by the script."""
+    root = tmp_path_factory.mktemp("preprocessed")
+    result = run_script(
+        "preprocess.py", "--data_root", synthetic_root / "mvlrs_v1", "--preprocessed_root", root
+    )
+    assert result.returncode == 0, result.stderr
+    return root
+
+
+@pytest.fixture(scope="session")
+def filled_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A full-size generator in the released file format, with the golden weights."""
+    import torch
+    from fill import fill
+
+    from models import create_model
+
+    path = tmp_path_factory.mktemp("weights") / "wav2lip.pth"
+    state = fill(create_model("Wav2Lip")).state_dict()
+    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, path)
+    return path
+
+
+@pytest.fixture
+def tone() -> np.ndarray:
+    """One second of 440 Hz at 16 kHz, float32."""
+    return (0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)).astype(np.float32)

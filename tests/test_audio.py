@@ -1,0 +1,72 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import GOLDEN
+from scipy.io import wavfile
+
+import audio
+from errors import InputError
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_mel_meets_the_golden_values(case):
+    golden = np.load(GOLDEN / "audio_public.npz")
+    mel = audio.melspectrogram(golden[f"wav{case}"].astype(np.float32) / 32768)
+    assert mel.dtype == np.float32
+    np.testing.assert_allclose(mel, golden[f"mel{case}"], atol=1e-4)
+
+
+def test_silence_is_the_floor_and_loudness_is_bounded():
+    assert (audio.melspectrogram(np.zeros(4000, np.float32)) == -4).all()
+    noise = np.random.default_rng(0).uniform(-1, 1, 16000) * 1000
+    assert audio.melspectrogram(noise).max() == 4
+
+
+def test_eighty_rows_a_second():
+    assert audio.melspectrogram(np.zeros(16000, np.float32)).shape == (80, 81)
+
+
+def test_too_short_for_a_spectrogram():
+    with pytest.raises(InputError, match="too short"):
+        audio.melspectrogram(np.zeros(400, np.float32))
+
+
+def test_preemphasis_closed_form():
+    np.testing.assert_allclose(audio.preemphasis(np.array([1.0, 1.0, 3.0]), 0.5), [1, 0.5, 2.5])
+
+
+def test_wav_round_trip(tmp_path, tone):
+    audio.save_wav(tone, tmp_path / "a.wav")
+    rate, pcm = wavfile.read(tmp_path / "a.wav")
+    assert (rate, pcm.dtype) == (16000, np.int16)
+    np.testing.assert_allclose(audio.load_wav(tmp_path / "a.wav"), tone, atol=0.5 / 32768 + 1e-7)
+
+
+def test_loud_samples_are_clipped_not_wrapped(tmp_path):
+    audio.save_wav(np.array([2.0, -2.0, 0.0]), tmp_path / "a.wav")
+    assert wavfile.read(tmp_path / "a.wav")[1].tolist() == [32767, -32768, 0]
+
+
+def test_chunk_starts_meet_the_golden_values():
+    for case in json.loads((GOLDEN / "mel_chunks.json").read_text()):
+        assert audio.chunk_starts(case["mel_frames"], case["fps"]) == case["starts"], case["fps"]
+
+
+def test_default_chunks_last_as_long_as_the_speech():
+    wav = np.random.default_rng(0).uniform(-0.1, 0.1, 16000 * 2 + 320).astype(np.float32)
+    chunks = audio.speech_chunks(wav, 25, faithful=False)
+    assert len(chunks) == round(2.02 * 25)
+    assert {chunk.shape for chunk in chunks} == {(80, 16)}
+    # up to the end they are the released windows, apart from the padding of the last rows
+    released = audio.speech_chunks(wav, 25, faithful=True)
+    np.testing.assert_array_equal(np.stack(chunks[:40]), np.stack(released[:40]))
+    assert len(released) < len(chunks)
+    assert (chunks[-1][:, -3:] == -4).all()  # beyond the speech there is silence
+
+
+def test_speech_shorter_than_a_window():
+    wav = np.zeros(1600, np.float32)
+    assert len(audio.speech_chunks(wav, 25, faithful=False)) == 2
+    with pytest.raises(InputError, match="shorter than one mel window"):
+        audio.speech_chunks(wav, 25, faithful=True)

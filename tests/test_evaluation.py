@@ -1,0 +1,95 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import run_script
+
+from evaluation.expert_accuracy import balanced_accuracy, longest_run, window_similarities
+from evaluation.mouth import correlation, mouth_opening, mouth_openings
+
+
+def test_mouth_opening_follows_the_truth_of_synthetic_clips(synthetic_root):
+    videos = sorted((synthetic_root / "mvlrs_v1/main").glob("*/00001.mp4"))
+    assert len(videos) == 4
+    for video in videos:
+        truth = json.loads(video.with_suffix(".json").read_text())
+        measured = mouth_openings(str(video), truth["boxes"])
+        assert correlation(measured, truth["mouth_opening"]) > 0.8, video
+
+
+def test_mouth_opening_closed_form():
+    face = np.full((100, 100, 3), 160, np.uint8)
+    assert mouth_opening(face, (0, 0, 100, 100)) == 0
+    face[70:80, 40:60] = 0  # 200 black pixels in a region of 37 x 56
+    assert mouth_opening(face, (0, 0, 100, 100)) == pytest.approx(200 / (37 * 56), rel=1e-3)
+    dim = (face * 0.5).astype(np.uint8)  # the light does not matter
+    assert mouth_opening(dim, (0, 0, 100, 100)) == pytest.approx(200 / (37 * 56), rel=1e-3)
+
+
+def test_correlation():
+    assert correlation([0, 1, 2], [5, 7, 9]) == pytest.approx(1)
+    assert correlation([0, 1, 2], [2, 1, 0]) == pytest.approx(-1)
+    assert correlation([1, 1, 1], [0, 1, 2]) == 0
+
+
+def test_balanced_accuracy_closed_form():
+    perfect = np.eye(8)
+    assert balanced_accuracy([perfect], range(3, 16)) == 1
+    assert balanced_accuracy([np.ones((8, 8))], [3]) == 0.5  # says "in sync" to everything
+    near = np.eye(8) + np.eye(8, k=1)  # cannot tell a window from the next
+    assert balanced_accuracy([near], [1]) == pytest.approx(0.75)
+    assert balanced_accuracy([near], [2]) == 1
+
+
+def test_longest_run():
+    assert longest_run(np.array([1, 2, 3, 7, 8, 9, 10, 20])).tolist() == [7, 8, 9, 10]
+
+
+def test_similarities_are_the_experts_own(preprocessed_root):
+    import torch
+
+    from datasets import crop_audio_window, get_window, prepare_window, read_window
+    from hparams import HParams
+    from models import create_model
+    from models.syncnet import stack_window
+
+    folder = str(preprocessed_root / "s0000/00001")
+    expert = create_model("SyncNet_color", 0.125).eval()
+    matrix = window_similarities(expert, folder, HParams(), batch_size=7)
+    frames = prepare_window(read_window(get_window(f"{folder}/5.jpg")))
+    mel = crop_audio_window(np.load(f"{folder}/mel.npy"), 9)
+    with torch.no_grad():
+        audio, face = expert(
+            torch.from_numpy(mel.T.copy())[None, None], stack_window(torch.from_numpy(frames)[None])
+        )
+    assert matrix[5, 9] == pytest.approx(float((audio * face).sum()), abs=1e-5)
+
+
+def test_whole_job_end_to_end(synthetic_root, preprocessed_root, tmp_path):
+    """The demo's commands with next to no training: every stage's output feeds the next."""
+    data = ("--data_root", preprocessed_root, "--filelists", synthetic_root / "filelists",
+            "--log_dir", tmp_path / "runs", "--device", "cpu")  # fmt: skip
+    tiny = ("--hparams", "width=0.125", "batch_size=2", "syncnet_batch_size=4", "nsteps=2",
+            "num_workers=0", "log_interval=1", "eval_windows=2")  # fmt: skip
+    expert, generator = tmp_path / "expert", tmp_path / "generator"
+    step = "checkpoint_step000000002.pth"
+    video = synthetic_root / "mvlrs_v1/main/s0003/00001.mp4"
+    for command in (
+        ("color_syncnet_train.py", *data, "--checkpoint_dir", expert, *tiny),
+        ("wav2lip_train.py", *data, "--checkpoint_dir", generator,
+         "--syncnet_checkpoint_path", expert / step, *tiny),
+        ("inference.py", "--checkpoint_path", generator / step, "--face", video, "--audio", video,
+         "--outfile", tmp_path / "out" / "result_voice.mp4"),
+        ("evaluation/demo_report.py", "--data_root", synthetic_root, "--preprocessed_root",
+         preprocessed_root, "--expert", expert, "--generator", generator,
+         "--log_dir", tmp_path / "runs", "--out", tmp_path / "out"),
+    ):  # fmt: skip
+        if command[0].startswith("evaluation"):
+            command = ("-m", "evaluation.demo_report", *command[1:])
+        result = run_script(*command)
+        assert result.returncode == 0, (command, result.stderr)
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert 0.3 <= report["expert_accuracy"] <= 1 and -1 <= report["mouth_correlation"] <= 1
+    assert report["clips"] == ["s0003/00001", "s0003/00002"]
+    for name in ("report.md", "contact_sheet.png", "curves.png", "result_voice.mp4"):
+        assert (tmp_path / "out" / name).stat().st_size > 1000 or name == "report.md"

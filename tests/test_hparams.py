@@ -1,0 +1,78 @@
+import dataclasses
+
+import pytest
+
+from errors import InputError
+from hparams import HParams, get_image_list, load_hparams
+
+
+def test_released_defaults():
+    hp = HParams()
+    released = dict(  # noqa: C408
+        sample_rate=16000, n_fft=800, hop_size=200, win_size=800, num_mels=80, fmin=55, fmax=7600,
+        preemphasis=0.97, min_level_db=-100, ref_level_db=20, max_abs_value=4.0, img_size=96,
+        fps=25, batch_size=16, initial_learning_rate=1e-4, num_workers=16,
+        checkpoint_interval=3000, eval_interval=3000, syncnet_wt=0.0, syncnet_batch_size=64,
+        syncnet_lr=1e-4, syncnet_eval_interval=10000, syncnet_checkpoint_interval=10000,
+        disc_wt=0.07, disc_initial_learning_rate=1e-4, nepochs=200000000000000000,
+    )  # fmt: skip
+    assert {name: getattr(hp, name) for name in released} == released
+
+
+def test_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        HParams().batch_size = 1
+
+
+def test_overrides_win_over_config_and_config_over_defaults(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("batch_size: 4\nsyncnet_lr: 1e-5\nexpert_batch_stats: true\n")
+    hp = load_hparams(config, ["batch_size=8", "disc_wt=0"])
+    assert (hp.batch_size, hp.syncnet_lr, hp.expert_batch_stats) == (8, 1e-5, True)
+    assert (hp.disc_wt, type(hp.disc_wt)) == (0.0, float)
+    assert hp.img_size == 96
+
+
+def test_saved_file_gives_the_same_set(tmp_path):
+    hp = load_hparams(None, ["batch_size=3", "syncnet_wt=0.03"])
+    hp.save(tmp_path / "hparams.yaml")
+    assert load_hparams(tmp_path / "hparams.yaml") == hp
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("bath_size=3", "batch_size"),
+        ("batch_size=many", "int"),
+        ("batch_size=2.5", "int"),
+        ("batch_size=true", "int"),
+        ("batch_size=0", "at least 1"),
+        ("syncnet_lr=.nan", "float"),
+        ("preemphasize=3", "bool"),
+        ("batch_size", "key=value"),
+        ("batch_size=[", "cannot be read"),
+    ],
+)
+def test_bad_override_is_refused(override, words):
+    with pytest.raises(InputError, match=words):
+        load_hparams(None, [override])
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "just words"])
+def test_bad_yaml_is_refused(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match="config"):
+        load_hparams(tmp_path / "c.yaml")
+
+
+def test_filelist_ignores_what_follows_a_space(tmp_path):
+    (tmp_path / "val.txt").write_text("a/00001 MV0 x\n\nb/00002\n")
+    assert get_image_list("root", "val", tmp_path) == ["root/a/00001", "root/b/00002"]
+
+
+def test_missing_and_empty_filelists_are_refused(tmp_path):
+    with pytest.raises(InputError, match="'train' not found"):
+        get_image_list("root", "train", tmp_path)
+    (tmp_path / "val.txt").write_text("\n\n")
+    with pytest.raises(InputError, match="names no clip"):
+        get_image_list("root", "val", tmp_path)

@@ -1,0 +1,254 @@
+import json
+import os
+import shutil
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import GOLDEN, assert_refused, run_script
+
+from errors import InputError
+from inference import LipSync, Options, get_args_parser
+from media import iter_frames, probe
+
+FOLDER = GOLDEN / "inference"
+CASES = {
+    "image25": ("face.png", {"box": (40, 200, 60, 190)}),
+    "image30": ("face.png", {"box": (40, 200, 60, 190), "fps": 30.0}),
+    "video25": ("face25.mkv", {"box": (30, 170, 40, 150)}),
+    "video30": ("face30.mkv", {"box": (30, 170, 40, 150)}),
+    "video25_resize_crop": (
+        "face25.mkv",
+        {"resize_factor": 2, "crop": (4, 94, 2, -1), "box": (10, 80, 10, 70)},
+    ),
+    "video25_rotate": ("face25.mkv", {"rotate": True, "box": (30, 160, 30, 160)}),
+}
+FACE, SPEECH, BOX = str(FOLDER / "face25.mkv"), str(FOLDER / "speech.wav"), (30, 170, 40, 150)
+
+
+@pytest.fixture(scope="module")
+def lipsync(filled_generator):
+    return LipSync(filled_generator, device="cpu")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return str(tmp_path / "out.mkv")
+
+
+def pixels(path):
+    return np.stack([frame for _, frame in iter_frames(path)]).astype(int)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_faithful_frames_meet_the_golden_values(lipsync, out, case):
+    golden = np.load(FOLDER / "frames.npz")
+    face, options = CASES[case]
+    lipsync.run(str(FOLDER / face), SPEECH, out, faithful=True, **options)
+    frames = pixels(out)
+    assert len(frames) == golden[f"{case}_count"]
+    for index, expected in zip(golden[f"{case}_index"], golden[f"{case}_frames"], strict=True):
+        assert np.abs(frames[index] - expected).max() <= 1
+
+
+def lengths(path):
+    with av.open(path) as container:
+        return [float(s.duration * s.time_base) for s in container.streams]
+
+
+def speech_seconds():
+    with av.open(SPEECH) as container:
+        return container.duration / 1e6
+
+
+@pytest.mark.parametrize(("face", "fps"), [("face25.mkv", 25), ("face30.mkv", 30)])
+def test_default_output_lasts_as_long_as_the_speech(lipsync, tmp_path, face, fps):
+    path = str(tmp_path / "out.mp4")
+    summary = lipsync.run(str(FOLDER / face), SPEECH, path, box=BOX)
+    video, audio = lengths(path)
+    assert abs(video - audio) <= 1 / fps
+    assert abs(video - speech_seconds()) <= 1 / fps
+    assert summary.frames == round(video * fps)
+
+
+def test_only_the_box_changes(lipsync, out):
+    lipsync.run(FACE, SPEECH, out, box=BOX)
+    before, after = pixels(FACE), pixels(out)
+    before = np.resize(before, after.shape) if len(before) < len(after) else before[: len(after)]
+    outside = np.ones(before.shape[1:3], bool)
+    outside[30:170, 40:150] = False
+    assert (before[:, outside] == after[:, outside]).all()
+    assert np.abs(before[:, 60:140, 60:130] - after[:, 60:140, 60:130]).mean() > 5
+
+
+def test_a_short_video_starts_again(lipsync, out, tmp_path):
+    from video_writer import VideoWriter
+
+    short = str(tmp_path / "short.mkv")
+    source = pixels(FACE).astype(np.uint8)[:4]
+    with VideoWriter(short, 25) as writer:
+        for frame in source:
+            writer.write(frame)
+    summary = lipsync.run(short, SPEECH, out, box=BOX)
+    frames = pixels(out)
+    assert len(frames) == summary.frames > 8
+    for index, frame in enumerate(frames):
+        assert (frame[:25] == source[index % 4][:25]).all()
+
+
+def test_static_uses_the_first_frame(lipsync, out):
+    lipsync.run(FACE, SPEECH, out, box=BOX, static=True)
+    frames = pixels(out)
+    assert (frames[:, :25] == pixels(FACE)[0, :25]).all()
+
+
+def test_batch_size_does_not_change_the_frames(lipsync, out):
+    lipsync.run(FACE, SPEECH, out, box=BOX, wav2lip_batch_size=128)
+    whole = pixels(out)
+    lipsync.run(FACE, SPEECH, out, box=BOX, wav2lip_batch_size=3)
+    assert np.abs(pixels(out) - whole).max() <= 1
+
+
+def boxes_file(tmp_path, boxes):
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps({"boxes": boxes}))
+    return {"path": str(path)}
+
+
+def test_faceless_frames_pass_through_or_stop(filled_generator, out, tmp_path):
+    known = boxes_file(tmp_path, [[40, 30, 150, 170]] * 3 + [None] * 2 + [[40, 30, 150, 170]] * 30)
+    lipsync = LipSync(filled_generator, "cpu", "boxes", known)
+    summary = lipsync.run(FACE, SPEECH, out, nosmooth=True, pads=(0, 0, 0, 0))
+    assert summary.faceless == [(3, 4)]
+    before, after = pixels(FACE), pixels(out)
+    assert (before[3:5] == after[3:5]).all()
+    assert (before[2] != after[2]).any() and (before[5] != after[5]).any()
+    os.remove(out)
+    for options in ({"no_face": "error"}, {"faithful": True}):
+        lipsync = LipSync(filled_generator, "cpu", "boxes", known)
+        with pytest.raises(InputError, match="no face in frame 3"):
+            lipsync.run(FACE, SPEECH, out, **options)
+        assert os.listdir(tmp_path) == ["boxes.json"]
+
+
+def test_video_without_any_face(filled_generator, out, tmp_path):
+    lipsync = LipSync(filled_generator, "cpu", "boxes", boxes_file(tmp_path, [None] * 40))
+    with pytest.raises(InputError, match="no face found in any frame.*--box"):
+        lipsync.run(FACE, SPEECH, out)
+    assert os.listdir(tmp_path) == ["boxes.json"]
+
+
+def test_memory_does_not_grow_with_the_video(lipsync, tmp_path, monkeypatch):
+    """No more frames are alive at once in a long run than in a short one."""
+    import gc
+
+    import face_track
+    from video_writer import VideoWriter
+
+    alive, most = set(), []
+    original = face_track.crop_face
+
+    def counted(frame, box, size):
+        alive.add(id(frame))
+        most.append(sum(1 for o in gc.get_objects() if isinstance(o, np.ndarray)))
+        return original(frame, box, size)
+
+    monkeypatch.setattr(face_track, "crop_face", counted)
+    monkeypatch.setattr(
+        lipsync, "generate", lambda faces, mels: np.zeros((len(faces), 96, 96, 3), np.uint8)
+    )
+    peaks = []
+    for seconds in (2, 8):
+        video = str(tmp_path / f"{seconds}.mkv")
+        sound = np.zeros(16000 * seconds, np.float32)
+        with VideoWriter(video, 25, sound, 16000) as writer:
+            for _ in range(25 * seconds):
+                writer.write(np.zeros((200, 180, 3), np.uint8))
+        most.clear()
+        lipsync.run(video, video, str(tmp_path / "o.mkv"), box=BOX, wav2lip_batch_size=8)
+        peaks.append(max(most))
+    assert peaks[1] <= peaks[0] + 160  # one mel window (80, 16) a frame is all that grows
+
+
+def test_released_flags_and_defaults():
+    args = get_args_parser().parse_args(["--checkpoint_path", "c", "--face", "f", "--audio", "a"])
+    released = {
+        "outfile": "results/result_voice.mp4", "static": False, "fps": 25.0,
+        "pads": [0, 10, 0, 0], "face_det_batch_size": 16, "wav2lip_batch_size": 128,
+        "resize_factor": 1, "crop": [0, -1, 0, -1], "box": [-1, -1, -1, -1], "rotate": False,
+        "nosmooth": False,
+    }  # fmt: skip
+    assert {name: getattr(args, name) for name in released} == released
+    other = get_args_parser().parse_args(
+        ["--checkpoint_path", "c", "--image", "i", "--audio", "a", "--output", "o", "--static",
+         "False"]
+    )  # fmt: skip
+    assert (other.face, other.outfile, other.static) == ("i", "o", False)
+    assert Options().pads == (0, 10, 0, 0)
+
+
+def cli(weights, *argv, face=FACE, audio=SPEECH, out="o.mp4", cwd):
+    return run_script(
+        "inference.py", "--checkpoint_path", weights, "--face", face, "--audio", audio,
+        "--outfile", out, "--device", "cpu", *argv, cwd=cwd,
+    )  # fmt: skip
+
+
+def test_command_line_makes_a_video_with_odd_names(filled_generator, tmp_path):
+    face = shutil.copy(FACE, tmp_path / "my face ü 測試 (1).mkv")
+    result = cli(filled_generator, "--box", 30, 170, 40, 150, face=face,
+                 out="new folder/result é.mp4", cwd=tmp_path)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert probe(tmp_path / "new folder/result é.mp4").has_audio
+    assert "frames at 25 fps" in result.stdout
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(filled_generator, tmp_path):
+    def refused(*words, weights=filled_generator, argv=("--box", 30, 170, 40, 150), **files):
+        assert_refused(cli(weights, *argv, cwd=tmp_path, **files), *words)
+
+    def file(name, content=b""):
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    refused("face not found", face="nothing.mp4")
+    refused("audio not found", audio="nothing.wav")
+    refused("empty", face=file("empty.mp4"))
+    refused("empty", audio=file("empty.wav"))
+    refused("cannot be decoded", face=file("text.mp4", b"just text\n" * 99))
+    refused("no audio track", audio=FACE)
+    refused("no video track", face=SPEECH)
+    refused("web page", weights=file("page.pth", b"<!DOCTYPE html><html></html>"))
+    refused("damaged", weights=file("cut.pth", filled_generator.read_bytes()[:100000]))
+    refused("--box", argv=("--box", 30, 1700, 40, 150))
+    refused("ends in .mp4", out="o.avi")
+    refused("frames a second", face=FOLDER / "face.png", argv=("--fps", 0, "--box", 40, 90, 40, 90))
+    with_module = torch.load(filled_generator, weights_only=True)["state_dict"]
+    foreign = {name.replace("output_block", "o"): value for name, value in with_module.items()}
+    torch.save({"state_dict": foreign}, tmp_path / "foreign.pth")
+    refused("is not a Wav2Lip", weights=tmp_path / "foreign.pth")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"empty.mp4", "empty.wav", "text.mp4", "page.pth", "cut.pth", "foreign.pth"}
+
+
+def test_picture_without_a_face_is_refused_and_box_rescues_it(filled_generator, tmp_path):
+    noise = np.full((200, 200, 3), 90, np.uint8)
+    cv2.imwrite(str(tmp_path / "flat.png"), noise)
+    assert_refused(
+        cli(filled_generator, face=tmp_path / "flat.png", cwd=tmp_path), "no face", "--box"
+    )
+    result = cli(filled_generator, "--box", 20, 180, 20, 180, face=tmp_path / "flat.png",
+                 cwd=tmp_path)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "o.mp4").exists()
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("face", ["clips/vox2_00086.mp4", "images/macron_png.png"])
+def test_real_face_with_a_real_mp3(lipsync, corpus, tmp_path, face):
+    path = str(tmp_path / "out.mp4")
+    summary = lipsync.run(str(corpus / face), str(corpus / "audio/mp3_input1.mp3"), path)
+    video, audio = lengths(path)
+    assert abs(video - audio) <= 1 / 25 and summary.faceless == []

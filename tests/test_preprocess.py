@@ -1,0 +1,128 @@
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from conftest import assert_refused, run_script
+
+import audio
+from errors import InputError
+from preprocess import find_videos, process_clip
+
+
+def preprocess(data, out, *argv):
+    return run_script("preprocess.py", "--data_root", data, "--preprocessed_root", out,
+                      "--ngpu", 0, *argv)  # fmt: skip
+
+
+def test_clip_folder_holds_what_the_design_promises(synthetic_root, preprocessed_root):
+    video = synthetic_root / "mvlrs_v1/main/s0001/00002.mp4"
+    truth = json.loads(video.with_suffix(".json").read_text())
+    folder = preprocessed_root / "s0001/00002"
+    clip = json.loads((folder / "clip.json").read_text())
+    assert clip["source"] == str(video)
+    assert (clip["fps"], clip["frames"], clip["detector"]) == (25, 50, "centerface")
+    assert clip["faces"] == sum(box is not None for box in clip["boxes"]) >= 49
+    assert clip["seconds"] == pytest.approx(2.0, abs=0.04)
+    crops = sorted(int(path.stem) for path in folder.glob("*.jpg"))
+    assert crops == [i for i, box in enumerate(clip["boxes"]) if box]
+    x1, y1, x2, y2 = clip["boxes"][crops[7]]
+    assert cv2.imread(str(folder / f"{crops[7]}.jpg")).shape == (y2 - y1, x2 - x1, 3)
+    true = truth["boxes"][crops[7]]
+    assert np.abs(np.subtract((x1, y1, x2, y2), true)).max() < 0.25 * (true[2] - true[0])
+    mel = np.load(folder / "mel.npy")
+    assert mel.dtype == np.float32 and mel.shape[1] == 80
+    again = audio.melspectrogram(audio.load_wav(folder / "audio.wav")).T
+    np.testing.assert_allclose(mel, again, atol=0.05)  # the wav is rounded to 16 bits
+
+
+def test_no_half_written_folder_is_left(preprocessed_root):
+    assert not [path for path in preprocessed_root.rglob("*") if ".part" in path.name]
+
+
+def test_finished_clips_are_skipped_and_unfinished_ones_done_again(
+    synthetic_root, preprocessed_root, tmp_path
+):
+    out = tmp_path / "out"
+    shutil.copytree(preprocessed_root, out)
+    shutil.rmtree(out / "s0000/00001")
+    half = out / "s0000/00001.part"  # as a killed run leaves it
+    half.mkdir()
+    (half / "7777.jpg").touch()
+    before = (out / "s0000/00002/clip.json").stat().st_mtime_ns
+    result = preprocess(synthetic_root / "mvlrs_v1", out)
+    assert result.returncode == 0, result.stderr
+    assert "1 clips done" in result.stdout and "7 were finished before" in result.stdout
+    assert (out / "s0000/00002/clip.json").stat().st_mtime_ns == before
+    assert not half.exists() and not (out / "s0000/00001/7777.jpg").exists()
+    new, old = (root / "s0000/00001" for root in (out, preprocessed_root))
+    assert {p.name for p in new.iterdir()} == {p.name for p in old.iterdir()}
+    for path in new.iterdir():
+        assert path.read_bytes() == (old / path.name).read_bytes(), path.name
+
+
+def test_known_boxes_are_used(synthetic_root, tmp_path):
+    raw = tmp_path / "raw/s0000"
+    shutil.copytree(synthetic_root / "mvlrs_v1/main/s0000", raw)
+    result = preprocess(tmp_path / "raw", tmp_path / "out", "--detector", "boxes")
+    assert result.returncode == 0, result.stderr
+    truth = json.loads((raw / "00001.json").read_text())["boxes"]
+    clip = json.loads((tmp_path / "out/s0000/00001/clip.json").read_text())
+    assert clip["boxes"] == [[int(side) for side in box] for box in truth]
+
+
+def test_bad_videos_are_counted_and_listed_and_the_good_ones_done(synthetic_root, tmp_path):
+    from video_writer import VideoWriter
+
+    raw = tmp_path / "raw/a"
+    raw.mkdir(parents=True)
+    shutil.copy(synthetic_root / "mvlrs_v1/main/s0000/00001.mp4", raw / "good.mp4")
+    (raw / "empty.mp4").touch()
+    (raw / "text.mp4").write_text("no video\n" * 100)
+    for name, sound in (("silent", None), ("faceless", np.zeros(16000, np.float32))):
+        with VideoWriter(raw / f"{name}.mp4", 25, sound, 16000) as writer:
+            for _ in range(25):
+                writer.write(np.full((96, 96, 3), 80, np.uint8))
+    result = preprocess(tmp_path / "raw", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert "4 failed" in result.stdout
+    table = (tmp_path / "out/failures.tsv").read_text().splitlines()
+    reasons = dict(line.split("\t") for line in table)
+    assert "empty" in reasons["a/empty"] and "decoded" in reasons["a/text"]
+    assert "no audio track" in reasons["a/silent"] and "no face" in reasons["a/faceless"]
+    assert (tmp_path / "out/a/good/clip.json").exists()
+    assert [p.name for p in (tmp_path / "out/a").iterdir()] == ["good"]
+    assert preprocess(tmp_path / "raw", tmp_path / "out", "--strict").returncode == 1
+
+
+def test_lrs2_uses_main_only_and_names_are_dir_video(tmp_path):
+    for name in ("mvlrs_v1/main/a/00001.mp4", "mvlrs_v1/pretrain/b/00001.mp4",
+                 "mvlrs_v1/main/a/notes.txt"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for root in ("mvlrs_v1", "mvlrs_v1/main"):
+        assert [name for name, _ in find_videos(str(tmp_path / root))] == ["a/00001"]
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat/x.MPG").touch()
+    assert [name for name, _ in find_videos(str(tmp_path / "flat"))] == ["flat/x"]
+    (tmp_path / "flat/x.mp4").touch()
+    with pytest.raises(InputError, match="one clip"):
+        find_videos(str(tmp_path / "flat"))
+
+
+def test_bad_roots(tmp_path):
+    assert_refused(preprocess(tmp_path / "nothing", tmp_path / "out"), "not a folder")
+    assert_refused(preprocess(tmp_path, tmp_path / "out"), "no video")
+    (tmp_path / "a.mp4").touch()
+    assert_refused(preprocess(tmp_path, tmp_path / "out"), "all 1 videos failed")
+
+
+@pytest.mark.corpus
+def test_real_clips(corpus, tmp_path):
+    from face_detection import create_detector
+
+    detector = create_detector("centerface")
+    for name in ("vox2_00086.mp4", "grid_bbaf2n.mpg"):
+        result = process_clip(name[:-4], str(corpus / "clips" / name), str(tmp_path), detector, 16)
+        assert result.faces >= 0.98 * result.frames > 70

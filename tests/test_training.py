@@ -1,0 +1,229 @@
+import json
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from conftest import GOLDEN, assert_refused, run_script
+from fill import fill, inputs
+
+import color_syncnet_train
+import hq_wav2lip_train
+import wav2lip_train
+from hparams import HParams
+from models import create_model
+from training import EndlessSampler, freeze, set_learning_rates
+
+golden = json.loads((GOLDEN / "train_public.json").read_text())
+SEED = golden["seed"]
+TINY = ["width=0.125", "batch_size=2", "syncnet_batch_size=4", "num_workers=0", "log_interval=1",
+        "eval_windows=2", "keep_checkpoints=0"]  # fmt: skip
+
+
+def golden_batch():
+    x = inputs(SEED, 2, 6, 5, 96, 96)
+    x[:, :3, :, 48:] = 0
+    mel = {"low": -4, "high": 4}
+    return {
+        "x": x,
+        "indiv_mels": inputs(SEED + 1, 2, 5, 1, 80, 16, **mel),
+        "mel": inputs(SEED + 2, 2, 1, 80, 16, **mel),
+        "y": inputs(SEED + 3, 2, 3, 5, 96, 96),
+    }
+
+
+def meets_golden(step, scalars, key, tolerance):
+    columns = golden["columns"]
+    expected = dict(zip(columns, golden[key][step], strict=True))
+    for name, value in scalars.items():
+        assert float(value.detach()) == pytest.approx(expected[name], rel=tolerance, abs=1e-4), (
+            step,
+            name,
+        )
+
+
+@pytest.mark.parametrize(
+    ("key", "batch_stats", "steps"),
+    [("wav2lip_train", False, 3), ("wav2lip_train_batch_stats_expert", True, 1)],
+)
+def test_generator_steps_meet_the_golden_values(key, batch_stats, steps):
+    model = fill(create_model("Wav2Lip"))
+    expert = freeze(fill(create_model("SyncNet_color")), batch_stats)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    for step in range(steps):
+        scalars, _ = wav2lip_train.train_step(golden_batch(), model, expert, optimizer, 0.01)
+        meets_golden(step, scalars, key, 1e-2 if step else 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "batch_stats", "steps"),
+    [("hq_wav2lip_train", False, 3), ("hq_wav2lip_train_batch_stats_expert", True, 1)],
+)
+def test_hq_steps_meet_the_golden_values(key, batch_stats, steps):
+    model, disc = fill(create_model("Wav2Lip")), fill(create_model("Wav2Lip_disc_qual"))
+    expert = freeze(fill(create_model("SyncNet_color")), batch_stats)
+    optimizers = hq_wav2lip_train.create_optimizers(model, disc, HParams())
+    for step in range(steps):
+        scalars, _ = hq_wav2lip_train.train_step(
+            golden_batch(), model, disc, expert, *optimizers, 0.03, 0.07
+        )
+        meets_golden(step, scalars, key, 1e-2 if step else 1e-4)
+
+
+def test_expert_steps_meet_the_golden_values():
+    model = fill(create_model("SyncNet_color"))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    batch = {
+        "x": inputs(SEED, 4, 15, 48, 96),
+        "mel": inputs(SEED + 1, 4, 1, 80, 16, low=-4, high=4),
+        "y": torch.tensor([[1.0], [0.0], [1.0], [0.0]]),
+    }
+    losses = [
+        float(color_syncnet_train.train_step(batch, model, optimizer)["loss"].detach())
+        for _ in range(3)
+    ]
+    assert losses == pytest.approx(golden["color_syncnet_train"], rel=1e-3)
+
+
+def test_frozen_expert_keeps_its_statistics():
+    expert = freeze(create_model("SyncNet_color", 0.125), False)
+    before = {name: value.clone() for name, value in expert.state_dict().items()}
+    generator = create_model("Wav2Lip", 0.125)
+    optimizer = torch.optim.Adam(generator.parameters())
+    wav2lip_train.train_step(golden_batch(), generator, expert, optimizer, 0.5)
+    assert all(torch.equal(before[name], value) for name, value in expert.state_dict().items())
+
+
+def test_sync_loss_is_measured_but_teaches_nothing_at_weight_zero():
+    expert = freeze(create_model("SyncNet_color", 0.125), False)
+    states = []
+    for poison in (1.0, 100.0):  # another expert, the same update
+        torch.manual_seed(0)
+        generator = create_model("Wav2Lip", 0.125)
+        for parameter in expert.parameters():
+            parameter.data.mul_(poison)
+        optimizer = torch.optim.Adam(generator.parameters())
+        scalars, _ = wav2lip_train.train_step(golden_batch(), generator, expert, optimizer, 0.0)
+        assert scalars["sync"] > 0
+        states.append(generator.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_sampler_shows_every_clip_once_an_epoch_and_starts_anywhere():
+    whole = list(islice(iter(EndlessSampler(7, seed=3)), 70))
+    for epoch in range(10):
+        part = whole[7 * epoch : 7 * epoch + 7]
+        assert sorted(clip for _, clip in part) == list(range(7))
+        assert {number for number, _ in part} == {epoch}
+    for start in (1, 7, 30):
+        assert list(islice(iter(EndlessSampler(7, 3, start)), 20)) == whole[start : start + 20]
+    assert whole != list(islice(iter(EndlessSampler(7, seed=4)), 70))
+
+
+def test_learning_rate_is_constant_by_default_and_else_a_function_of_the_step():
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+
+    def rate(step, **hp):
+        set_learning_rates(step, {optimizer: 0.1}, HParams(**hp))
+        return optimizer.param_groups[0]["lr"]
+
+    assert {rate(step) for step in (0, 5, 10**6)} == {0.1}
+    plan = {"warmup_steps": 10, "cosine": True, "nsteps": 110}
+    assert rate(0, **plan) == pytest.approx(0.01)
+    assert rate(10, **plan) == pytest.approx(0.1)
+    assert rate(60, **plan) == pytest.approx(0.05)
+    assert rate(110, **plan) == pytest.approx(0)
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def trained_expert(preprocessed_root, synthetic_root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("expert")
+    train("color_syncnet_train.py", preprocessed_root, synthetic_root, folder, nsteps=2)
+    return folder / "ckpt" / "checkpoint_step000000002.pth"
+
+
+def train(script, data, corpus, folder, *extra, **hparams):
+    overrides = [f"{name}={value}" for name, value in hparams.items()]
+    result = run_script(
+        script, "--data_root", data, "--filelists", corpus / "filelists",
+        "--checkpoint_dir", folder / "ckpt", "--log_dir", folder / "runs", "--device", "cpu",
+        *extra, "--hparams", *TINY, *overrides,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.mark.parametrize(
+    "script", ["color_syncnet_train.py", "wav2lip_train.py", "hq_wav2lip_train.py"]
+)
+def test_run_logs_saves_and_resumes_as_if_never_stopped(
+    script, preprocessed_root, synthetic_root, trained_expert, tmp_path
+):
+    extra = () if script.startswith("color") else ("--syncnet_checkpoint_path", trained_expert)
+    run = (script, preprocessed_root, synthetic_root)
+    train(*run, tmp_path / "a", *extra, nsteps=4)
+    train(*run, tmp_path / "b", *extra, nsteps=2)
+    train(*run, tmp_path / "b", *extra, nsteps=4)  # the same command continues
+
+    name = "checkpoint_step000000004.pth"
+    one, two = weights(tmp_path / "a/ckpt" / name), weights(tmp_path / "b/ckpt" / name)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    checkpoint = torch.load(tmp_path / "b/ckpt" / name, weights_only=True)
+    assert {"state_dict", "optimizer", "global_step", "global_epoch"} <= checkpoint.keys()
+    assert checkpoint["global_step"] == 4
+    assert (tmp_path / "b/ckpt/disc_checkpoint_step000000004.pth").exists() == ("hq" in script)
+
+    log = tmp_path / "b/runs/ckpt"
+    steps = [line["step"] for line in metrics(log) if line["split"] == "train"]
+    assert steps == [1, 2, 3, 4]
+    assert all(np.isfinite(value) for line in metrics(log) for value in line.values()
+               if isinstance(value, float))  # fmt: skip
+    assert any(line["split"] == "val" for line in metrics(log))
+    for file in ("train.log", "hparams.yaml"):
+        assert (log / file).stat().st_size
+    assert any((log / "tensorboard").iterdir())
+    assert any(log.glob("samples_step*.png")) != script.startswith("color")
+
+
+def test_gate_opens_and_survives_a_resume(
+    preprocessed_root, synthetic_root, trained_expert, tmp_path
+):
+    run = ("wav2lip_train.py", preprocessed_root, synthetic_root, tmp_path)
+    extra = ("--syncnet_checkpoint_path", trained_expert)
+    train(*run, *extra, nsteps=1, sync_gate=1000)  # any sync loss opens it
+    saved = torch.load(tmp_path / "ckpt/checkpoint_step000000001.pth", weights_only=True)
+    assert saved["syncnet_wt"] == 0.01
+    train(*run, *extra, nsteps=2, sync_gate=0)
+    last = metrics(tmp_path / "runs/ckpt")[-1]
+    assert last["split"] == "val" and last["syncnet_wt"] == 0.01
+
+
+def test_old_checkpoints_are_pruned(preprocessed_root, synthetic_root, tmp_path):
+    train("color_syncnet_train.py", preprocessed_root, synthetic_root, tmp_path, nsteps=4,
+          syncnet_checkpoint_interval=1, keep_checkpoints=2)  # fmt: skip
+    names = sorted(path.name for path in (tmp_path / "ckpt").glob("*.pth"))
+    assert names == ["checkpoint_step000000003.pth", "checkpoint_step000000004.pth"]
+
+
+def test_bad_input_is_one_line(preprocessed_root, synthetic_root, tmp_path):
+    def refused(script, *argv, words):
+        result = run_script(
+            script, "--checkpoint_dir", tmp_path / "c", "--log_dir", tmp_path / "r", *argv
+        )
+        assert_refused(result, *words)
+
+    data = ("--data_root", preprocessed_root, "--filelists", synthetic_root / "filelists")
+    refused("color_syncnet_train.py", "--data_root", "/nowhere", *data[2:], words=["none of the"])
+    refused("color_syncnet_train.py", *data[:2], "--filelists", tmp_path, words=["filelist"])
+    refused("color_syncnet_train.py", *data, "--hparams", "lr=1", words=["unknown", "syncnet_lr"])
+    refused("color_syncnet_train.py", *data, "--device", "cuda:99", words=["--device"])
+    refused("wav2lip_train.py", *data, "--syncnet_checkpoint_path", "x.pth", words=["not found"])
+    assert not (tmp_path / "c").exists()
