@@ -64,7 +64,8 @@ def main(args: argparse.Namespace) -> None:
 
     from datasets import SyncNetDataset
     from models import create_model
-    from training import Checkpoints, RunLog, place, seed_everything, select_device
+    from run_log import RunLog
+    from training import Checkpoints, place, seed_everything, select_device
 
     device = select_device(args.device)
     seed_everything(hp.seed)

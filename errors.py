@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -21,6 +22,8 @@ def run_cli(
     InputError.
     """
     args = parser.parse_args(argv)
+    # a plain kill ends like Ctrl-C does: `with` blocks and `finally` remove what is half done
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         code = main(args) or 0
     except InputError as error:

@@ -1,7 +1,7 @@
 """Train the generator with the expert and a visual quality discriminator (paper section 3.4).
 
-    python hq_wav2lip_train.py --data_root lrs2_preprocessed --checkpoint_dir
-    checkpoints/wav2lip_gan \\
+    python hq_wav2lip_train.py --data_root lrs2_preprocessed \\
+        --checkpoint_dir checkpoints/wav2lip_gan \\
         --syncnet_checkpoint_path checkpoints/expert/checkpoint_step000700000.pth
 
 Run the same command again to continue. Discriminator checkpoints lie beside the generator's as
@@ -88,9 +88,9 @@ def main(args: argparse.Namespace) -> None:
     from checkpoint import load_model
     from datasets import Wav2LipDataset
     from models import create_model
+    from run_log import RunLog
     from training import (
         Checkpoints,
-        RunLog,
         freeze,
         place,
         seed_everything,

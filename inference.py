@@ -1,8 +1,7 @@
 """Redraw the lips in a video or photo to match any speech.
 
     python inference.py --checkpoint_path checkpoints/wav2lip.pth --face me.mp4 --audio speech.mp3
-    python inference.py --checkpoint_path checkpoints/wav2lip.pth --face photo.jpg --audio
-    speech.wav
+    python inference.py --checkpoint_path checkpoints/wav2lip.pth --face me.jpg --audio speech.wav
 
 As a library: `LipSync("checkpoints/wav2lip.pth").run("me.mp4", "speech.mp3", "out.mp4")`.
 """
@@ -22,6 +21,7 @@ from errors import InputError, require_file, run_cli
 
 # torch, OpenCV and the detectors are imported inside the functions, so that --help answers at once
 
+SIDES = ("TOP", "BOTTOM", "LEFT", "RIGHT")
 NO_FACE_REMEDY = "give its place with --box top bottom left right, or try another --detector"
 MAX_BATCH_BYTES = 256 * 2**20  # full frames waiting for the generator; 4K video gets small batches
 
@@ -129,6 +129,8 @@ class LipSync:
         require_file(face, "face")
         require_file(audio, "audio")
         image = is_image(face)
+        if image and not 0 < opts.fps < 1000:
+            raise InputError(f"a video cannot have {opts.fps} frames a second")
         fps = opts.fps if image else probe(face).fps
         chunks = speech_chunks(load_audio(audio), fps, opts.faithful)
         rate, channels = audio_format(audio)
@@ -218,70 +220,36 @@ def get_args_parser() -> argparse.ArgumentParser:
         description="Redraw the lips in a video or photo to match any speech."
     )
     add = parser.add_argument
+    # fmt: off
     add("--checkpoint_path", required=True, help="generator weights")
     add("--face", "--image", required=True, help="video or picture with a face")
     add("--audio", required=True, help="speech: any audio file, or a video with sound")
-    add(
-        "--outfile",
-        "--output",
-        default="results/result_voice.mp4",
-        help=".mp4, .mov (H.264, AAC) or .mkv (lossless); default %(default)s",
-    )
-    add(
-        "--static",
-        type=_bool,
-        nargs="?",
-        const=True,
-        default=False,
-        help="use the first video frame only",
-    )
+    add("--outfile", "--output", default="results/result_voice.mp4",
+        help=".mp4, .mov (H.264, AAC) or .mkv (lossless); default %(default)s")
+    add("--static", type=_bool, nargs="?", const=True, default=False,
+        help="use the first video frame only")
     add("--fps", type=float, default=25.0, help="frames a second where the face is a picture")
-    add(
-        "--pads",
-        nargs=4,
-        type=int,
-        default=[0, 10, 0, 0],
-        metavar=("TOP", "BOTTOM", "LEFT", "RIGHT"),
-        help="grow the detected face; take in the chin; default 0 10 0 0",
-    )
+    add("--pads", nargs=4, type=int, default=[0, 10, 0, 0], metavar=SIDES,
+        help="grow the detected face, to take in the chin; default 0 10 0 0")
     add("--face_det_batch_size", type=_positive, default=16)
     add("--wav2lip_batch_size", type=_positive, default=128)
     add("--resize_factor", type=_positive, default=1, help="divide both sides of the video by this")
-    add(
-        "--crop",
-        nargs=4,
-        type=int,
-        default=[0, -1, 0, -1],
-        metavar=("TOP", "BOTTOM", "LEFT", "RIGHT"),
-        help="use this part of the frame; -1 = to the edge; after --resize_factor and --rotate",
-    )
-    add(
-        "--box",
-        nargs=4,
-        type=int,
-        default=[-1, -1, -1, -1],
-        metavar=("TOP", "BOTTOM", "LEFT", "RIGHT"),
-        help="the face's place in every frame, instead of detection",
-    )
+    add("--crop", nargs=4, type=int, default=[0, -1, 0, -1], metavar=SIDES,
+        help="use this part of the frame; -1 = to the edge; after --resize_factor and --rotate")
+    add("--box", nargs=4, type=int, default=[-1, -1, -1, -1], metavar=SIDES,
+        help="the face's place in every frame, instead of detection")
     add("--rotate", action="store_true", help="turn the video 90 degrees clockwise")
     add("--nosmooth", action="store_true", help="do not smooth face boxes over time")
     add("--faithful", action="store_true", help="frames exactly as the released program makes them")
-    add(
-        "--paste",
-        choices=("feather", "hard"),
-        default="feather",
-        help="edge of the new face; default %(default)s",
-    )
-    add(
-        "--no_face",
-        choices=("pass", "error"),
-        default="pass",
-        help="a frame without a face passes unchanged, or is an error; default %(default)s",
-    )
+    add("--paste", choices=("feather", "hard"), default="feather",
+        help="edge of the new face; default %(default)s")
+    add("--no_face", choices=("pass", "error"), default="pass",
+        help="a frame without a face passes unchanged, or is an error; default %(default)s")
     add("--detector", choices=("centerface", "sfd", "boxes"), default="centerface")
     add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
     add("--boxes", help="JSON with known boxes, for --detector boxes")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    # fmt: on
     return parser
 
 

@@ -291,11 +291,3 @@ def load_audio(
     if not np.isfinite(wav).all():
         raise InputError(f"the audio of {path} has samples that are not finite numbers")
     return wav
-
-
-def __getattr__(name):  # TEMPORARY until synthetic.py imports from video_writer
-    if name == "VideoWriter":
-        from video_writer import VideoWriter
-
-        return VideoWriter
-    raise AttributeError(name)

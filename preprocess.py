@@ -259,9 +259,11 @@ def main(args: argparse.Namespace) -> int:
         bar = tqdm(
             as_completed(futures), total=len(futures), unit="clip", disable=not sys.stderr.isatty()
         )
+        failures = 0
         for future in bar:
             results.append(future.result())
-            bar.set_postfix(failed=sum(result.error is not None for result in results))
+            failures += results[-1].error is not None
+            bar.set_postfix(failed=failures)
     finally:
         pool.shutdown(cancel_futures=True)
     failed = report(results, time.monotonic() - start, args.preprocessed_root)

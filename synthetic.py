@@ -1,7 +1,7 @@
 """A synthetic talking-face corpus in LRS2's layout: for demos and tests, nothing to download.
 
-    python synthetic.py --out data/synthetic --speakers 12 --clips 4 --seconds 3 python
-    preprocess.py --data_root data/synthetic/mvlrs_v1/main --preprocessed_root data/preprocessed
+    python synthetic.py --out data/synthetic --speakers 12 --clips 4 --seconds 3
+    python preprocess.py --data_root data/synthetic/mvlrs_v1 --preprocessed_root data/preprocessed
 
 Writes <out>/mvlrs_v1/main/s0007/00001.mp4 (25 fps, H.264, mono AAC), beside each a 00001.json with
 the truth (see `synthesize_clip`), and <out>/filelists/{train,val,test}.txt, split by speaker. The
@@ -124,7 +124,7 @@ def write_clip(
     video = (Path(root) / VIDEO_DIR / clip_name(speaker, clip)).with_suffix(".mp4")
     if _is_done(video, seed, seconds, sizes):
         return False
-    from media import VideoWriter
+    from video_writer import VideoWriter
 
     video.with_suffix(".json").unlink(missing_ok=True)  # an old truth must not outlive its video
     frames, wave, truth = synthesize_clip(seed, speaker, clip, seconds, sizes)

@@ -4,14 +4,11 @@ grids.
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import math
 import os
 import random
 import sys
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -237,86 +234,6 @@ class Checkpoints:
             )
             for _, path in old:
                 os.remove(path)
-
-
-class RunLog:
-    """Everything a run says: console and train.log, metrics.jsonl, TensorBoard, sample grids.
-
-    In `<log_dir>/<experiment>/`. metrics.jsonl has one object a line: {"step", "time", "split",
-    name: mean, ...}. Training scalars are averaged over hp.log_interval steps.
-    """
-
-    def __init__(self, args: argparse.Namespace, hp: HParams) -> None:
-        name = args.experiment or os.path.basename(os.path.normpath(args.checkpoint_dir))
-        self.folder, self.interval = os.path.join(args.log_dir, name), hp.log_interval
-        try:
-            os.makedirs(self.folder, exist_ok=True)
-            os.makedirs(args.checkpoint_dir, exist_ok=True)
-            hp.save(os.path.join(args.checkpoint_dir, "hparams.yaml"))
-            hp.save(os.path.join(self.folder, "hparams.yaml"))
-        except OSError as error:
-            raise InputError(f"cannot write to {error.filename}: {error.strerror}") from error
-        handlers = [
-            logging.FileHandler(os.path.join(self.folder, "train.log"), encoding="utf-8"),
-            logging.StreamHandler(sys.stderr),
-        ]
-        logging.basicConfig(
-            level=logging.INFO,
-            format="%(asctime)s %(message)s",
-            datefmt="%Y-%m-%d %H:%M:%S",
-            handlers=handlers,
-            force=True,
-        )
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._board = SummaryWriter(os.path.join(self.folder, "tensorboard"))
-        self._sums: dict[str, torch.Tensor] = {}
-        self._count = 0
-
-    def train(self, step: int, scalars: dict[str, torch.Tensor]) -> dict[str, float] | None:
-        """Add one step's scalars; every hp.log_interval steps their means are written and
-        returned.
-        """
-        for name, value in scalars.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach()
-        self._count += 1
-        if step % self.interval:
-            return None
-        means = {name: float(total) / self._count for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
-        self.write(step, "train", means)
-        return means
-
-    def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
-        """One line of metrics.jsonl and the same numbers in TensorBoard."""
-        line = {"step": step, "time": round(time.time(), 1), "split": split, **scalars}
-        with open(os.path.join(self.folder, "metrics.jsonl"), "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        for name, value in scalars.items():
-            self._board.add_scalar(f"{split}/{name}", value, step)
-        if split != "train":
-            logger.info(
-                "step %d %s: %s", step, split, "  ".join(f"{k} {v:.4f}" for k, v in scalars.items())
-            )
-
-    def grid(
-        self, step: int, batch: dict[str, torch.Tensor], generated: torch.Tensor, rows: int = 4
-    ) -> None:
-        """Save samples_step*.png: for each clip and frame reference | input | generated | truth."""
-        import cv2
-
-        parts = [batch["x"][:rows, 3:], batch["x"][:rows, :3], generated[:rows], batch["y"][:rows]]
-        strips = [
-            part.detach().float().cpu().permute(0, 2, 3, 4, 1) for part in parts
-        ]  # (R, T, H, W, 3)
-        image = torch.stack(strips, dim=2)  # (R, T, 4, H, W, 3)
-        image = image.permute(0, 3, 1, 2, 4, 5).flatten(2, 4).flatten(0, 1)  # (R*H, T*4*W, 3)
-        pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-        cv2.imwrite(os.path.join(self.folder, f"samples_step{step:09d}.png"), pixels)
-        self._board.add_image("samples", pixels[..., ::-1].copy(), step, dataformats="HWC")
-
-    def close(self) -> None:
-        self._board.close()
 
 
 def set_learning_rates(step: int, rates: dict[Optimizer, float], hp: HParams) -> None:

@@ -79,9 +79,9 @@ def main(args: argparse.Namespace) -> None:
     from checkpoint import load_model
     from datasets import Wav2LipDataset
     from models import create_model
+    from run_log import RunLog
     from training import (
         Checkpoints,
-        RunLog,
         freeze,
         place,
         seed_everything,
