@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,9 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     path = require_file(path, "checkpoint")
     _refuse_text(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles, which are refused in words below
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
             reason = "it holds objects other than tensors, which could run code; not loaded"

@@ -14,7 +14,7 @@ import argparse
 
 import wav2lip_train
 from errors import run_cli
-from hparams import HParams, load_hparams
+from hparams import HParams
 
 # torch and what needs it are imported inside the functions, so that --help answers at once
 
@@ -84,56 +84,30 @@ def validate(model, disc, expert, batches, device) -> tuple[dict[str, float], di
 
 
 def main(args: argparse.Namespace) -> None:
-    hp = load_hparams(args.config, args.hparams)
-    from checkpoint import load_model
-    from datasets import Wav2LipDataset
+    run = wav2lip_train.prepare(args)
     from models import create_model
     from run_log import RunLog
-    from training import (
-        Checkpoints,
-        freeze,
-        place,
-        seed_everything,
-        select_device,
-        set_learning_rates,
-    )
+    from training import Checkpoints, place, set_learning_rates
 
-    device = select_device(args.device)
-    seed_everything(hp.seed)
-    expert = freeze(
-        load_model(args.syncnet_checkpoint_path, "SyncNet_color").to(device), hp.expert_batch_stats
+    hp, model, expert = run.hp, run.model, run.expert
+    disc = place(create_model("Wav2Lip_disc_qual", width=hp.width), run.device, hp)
+    optimizers = create_optimizers(model, disc, hp)
+    rates = dict(
+        zip(optimizers, (hp.initial_learning_rate, hp.disc_initial_learning_rate), strict=True)
     )
-    train_set = Wav2LipDataset(args.data_root, "train", hp, args.filelists)
-    val_set = Wav2LipDataset(args.data_root, "val", hp, args.filelists)
-    model = place(create_model("Wav2Lip", width=hp.width), device, hp)
-    disc = place(create_model("Wav2Lip_disc_qual", width=hp.width), device, hp)
-    optimizer, disc_optimizer = create_optimizers(model, disc, hp)
     log = RunLog(args, hp)
-    checkpoints = Checkpoints(
-        args.checkpoint_dir, hp, {"": (model, optimizer), "disc_": (disc, disc_optimizer)}
-    )
+    parts = {"": (model, optimizers[0]), "disc_": (disc, optimizers[1])}
+    checkpoints = Checkpoints(args.checkpoint_dir, hp, parts)
     state = checkpoints.resume({"": args.checkpoint_path, "disc_": args.disc_checkpoint_path})
 
-    rates = {optimizer: hp.initial_learning_rate, disc_optimizer: hp.disc_initial_learning_rate}
+    def step(batch: dict) -> tuple[dict, object]:
+        set_learning_rates(state["global_step"], rates, hp)
+        return train_step(batch, model, disc, expert, *optimizers, state["syncnet_wt"], hp.disc_wt)
 
-    def step(batch: dict, number: int, syncnet_wt: float) -> tuple[dict, object]:
-        set_learning_rates(number, rates, hp)
-        return train_step(
-            batch, model, disc, expert, optimizer, disc_optimizer, syncnet_wt, hp.disc_wt
-        )
+    def evaluate(batches) -> tuple[dict[str, float], dict, object]:
+        return validate(model, disc, expert, batches, run.device)
 
-    wav2lip_train.train(
-        hp,
-        device,
-        step,
-        lambda batches: validate(model, disc, expert, batches, device),
-        hp.hq_syncnet_wt_gated,
-        train_set,
-        val_set,
-        checkpoints,
-        log,
-        state,
-    )
+    wav2lip_train.train(run, step, evaluate, hp.hq_syncnet_wt_gated, checkpoints, log, state)
     log.close()
 
 

@@ -96,7 +96,7 @@ class LipSync:
             from face_detection import create_detector
 
             self._detector = create_detector(
-                self._detector_name, self.device.type, **self._detector_options
+                self._detector_name, str(self.device), **self._detector_options
             )
         return self._detector
 

@@ -191,15 +191,18 @@ def _timestamps(
 def _resample(
     timed: Iterable[tuple[float, av.VideoFrame]], fps: float, period: float
 ) -> Iterator[tuple[float, av.VideoFrame]]:
-    index, held = 0, None
+    index, count, held = 0, 0, None
     for time, frame in timed:
+        count += 1
         if held is not None:
             while index / fps < (held[0] + time) / 2:  # nearer to the held frame than to this one
                 yield index / fps, held[1]
                 index += 1
         held = (time, frame)
     if held is not None:
-        while index / fps < held[0] + period - 1e-3:
+        # the last frame lasts as long as the others on average; some headers state absurd rates
+        end = held[0] + (held[0] / (count - 1) if count > 1 else period)
+        while (index + 0.5) / fps < end:
             yield index / fps, held[1]
             index += 1
         if not index:  # a single frame shorter than one output period
@@ -238,7 +241,10 @@ def iter_audio(
     start = _first_frame_time(path) if align_to_video else None
     with _open(path, "audio") as container:
         stream = _audio_stream(container, path)
-        resampler = av.AudioResampler("fltp", "mono" if channels == 1 else "stereo", sample_rate)
+        # mixing down in floats adds the channels up beyond full scale; in integers they are
+        # averaged
+        kind = "s16p" if stream.channels > channels else "fltp"
+        resampler = av.AudioResampler(kind, "mono" if channels == 1 else "stereo", sample_rate)
         skip = 0  # output samples still to drop
         clock = start  # where the next input sample belongs, in the file's seconds
         for frame in _decode(container, stream):
@@ -262,7 +268,9 @@ def iter_audio(
 
 
 def _chunks(resampler: av.AudioResampler, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
-    return (piece.to_ndarray() for piece in resampler.resample(frame))
+    for piece in resampler.resample(frame):
+        samples = piece.to_ndarray()  # (channels, n)
+        yield samples if samples.dtype == np.float32 else samples.astype(np.float32) / 32768
 
 
 def _first_frame_time(path: str | os.PathLike) -> float | None:

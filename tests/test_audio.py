@@ -6,6 +6,7 @@ from conftest import GOLDEN
 from scipy.io import wavfile
 
 import audio
+from datasets import get_segmented_mels
 from errors import InputError
 
 
@@ -58,11 +59,19 @@ def test_default_chunks_last_as_long_as_the_speech():
     chunks = audio.speech_chunks(wav, 25, faithful=False)
     assert len(chunks) == round(2.02 * 25)
     assert {chunk.shape for chunk in chunks} == {(80, 16)}
-    # up to the end they are the released windows, apart from the padding of the last rows
-    released = audio.speech_chunks(wav, 25, faithful=True)
-    np.testing.assert_array_equal(np.stack(chunks[:40]), np.stack(released[:40]))
-    assert len(released) < len(chunks)
-    assert (chunks[-1][:, -3:] == -4).all()  # beyond the speech there is silence
+    assert len(audio.speech_chunks(wav, 25, faithful=True)) < len(chunks)
+    assert (chunks[0][:, 0] == -4).all()  # before the speech there is silence
+
+
+def test_default_chunks_are_the_training_windows():
+    """Released inference begins each window a frame later than training did; ours does not."""
+    wav = np.random.default_rng(0).uniform(-0.1, 0.1, 16000 * 2).astype(np.float32)
+    mel = audio.melspectrogram(wav)
+    chunks, released = (audio.speech_chunks(wav, 25, faithful) for faithful in (False, True))
+    for frame in range(2, 40):  # before that, reflected padding against silence
+        trained = get_segmented_mels(mel.T, frame, length=1)[0].T
+        np.testing.assert_allclose(chunks[frame], trained, atol=1e-4)
+        np.testing.assert_array_equal(released[frame - 1], trained)
 
 
 def test_speech_shorter_than_a_window():

@@ -4,6 +4,7 @@ import zipfile
 
 import pytest
 import torch
+from conftest import Poison
 
 from checkpoint import (
     checkpoint_path,
@@ -67,14 +68,6 @@ def test_newest_checkpoint_by_step(tmp_path):
     assert [step for step, _ in list_checkpoints(tmp_path)] == [12, 3000, 1000000000]
     assert [step for step, _ in list_checkpoints(tmp_path, "disc_")] == [99]
     assert list_checkpoints(tmp_path / "absent") == []
-
-
-class Poison:
-    def __init__(self, target):
-        self.target = target
-
-    def __reduce__(self):
-        return os.mkdir, (self.target,)
 
 
 @pytest.mark.parametrize("style", ["torch", "bare pickle"])

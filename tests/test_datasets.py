@@ -49,8 +49,12 @@ def test_windows_meet_the_golden_values():
     golden = json.loads((GOLDEN / "dataset_windows.json").read_text())
     mel = np.repeat(np.arange(golden["mel_rows_available"])[:, None], 80, axis=1)
     for row in golden["rows"]:
-        window = crop_audio_window(mel, row["frame"])
-        assert (window[0, 0], len(window)) == (row["mel_start"], row["mel_rows"])
+        if row["mel_rows"] == 16:
+            window = crop_audio_window(mel, row["frame"])
+            assert (window[0, 0], len(window)) == (row["mel_start"], 16)
+        else:  # the released loader draws another window there
+            with pytest.raises(ShortWindow):
+                crop_audio_window(mel, row["frame"])
         if row["indiv_starts"] is None:
             with pytest.raises(ShortWindow):
                 get_segmented_mels(mel, row["frame"])

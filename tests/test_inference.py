@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import shutil
 
 import av
@@ -7,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, assert_refused, run_script
+from conftest import GOLDEN, Poison, assert_refused, run_script
 
 from errors import InputError
 from inference import LipSync, Options, get_args_parser
@@ -225,12 +226,22 @@ def test_bad_input_is_one_line_and_leaves_nothing(filled_generator, tmp_path):
     refused("--box", argv=("--box", 30, 1700, 40, 150))
     refused("ends in .mp4", out="o.avi")
     refused("frames a second", face=FOLDER / "face.png", argv=("--fps", 0, "--box", 40, 90, 40, 90))
+    (tmp_path / "p.pth").write_bytes(pickle.dumps({"state_dict": Poison(str(tmp_path / "ran"))}))
+    refused("refused", "could run code", weights=tmp_path / "p.pth")
     with_module = torch.load(filled_generator, weights_only=True)["state_dict"]
     foreign = {name.replace("output_block", "o"): value for name, value in with_module.items()}
     torch.save({"state_dict": foreign}, tmp_path / "foreign.pth")
     refused("is not a Wav2Lip", weights=tmp_path / "foreign.pth")
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"empty.mp4", "empty.wav", "text.mp4", "page.pth", "cut.pth", "foreign.pth"}
+    assert left == {
+        "empty.mp4",
+        "empty.wav",
+        "text.mp4",
+        "page.pth",
+        "cut.pth",
+        "p.pth",
+        "foreign.pth",
+    }
 
 
 def test_picture_without_a_face_is_refused_and_box_rescues_it(filled_generator, tmp_path):

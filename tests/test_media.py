@@ -106,35 +106,23 @@ def test_same_rate_passes_every_frame_once(tmp_path):
 
 
 def test_rotation_is_honoured(tmp_path):
-    from fractions import Fraction
-
     upright = np.zeros((48, 32, 3), np.uint8)
     upright[:8] = 255  # a bright bar at the top
     path = write(tmp_path / "a.mp4", [np.rot90(upright, 1)] * 3)  # lying on its left side
-    rotated = tmp_path / "r.mp4"
-    with av.open(str(path)) as source, av.open(str(rotated), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        if not hasattr(stream, "set_display_matrix"):
-            _patch_matrix(path, rotated)
-        else:
-            for packet in source.demux(video=0):
-                if packet.dts is not None:
-                    packet.stream = stream
-                    target.mux(packet)
-    del Fraction
-    info = media.probe(rotated)
+    patch_matrix(path)
+    info = media.probe(path)
     assert (info.width, info.height) == (32, 48)
-    _, frame = next(media.iter_frames(rotated))
+    _, frame = next(media.iter_frames(path))
     assert frame[:6].mean() > 200 > 60 > frame[12:].mean()
 
 
-def _patch_matrix(source, target):
-    """Write the 90 degree matrix into the track header of an mp4, as phones do."""
-    data = bytearray(source.read_bytes())
-    start = data.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
+def patch_matrix(path):
+    """Write a turn of 90 degrees clockwise into the track header of an mp4, as phones do."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 4 + 4 + 20 + 8 + 8  # version and flags, times, reserved, layer
     matrix = (0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)
     data[start : start + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in matrix)
-    target.write_bytes(data)
+    path.write_bytes(data)
 
 
 def test_late_audio_is_aligned_to_the_first_frame(tmp_path, tone):
