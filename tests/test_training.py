@@ -44,7 +44,7 @@ def meets_golden(step, scalars, key, tolerance):
 
 @pytest.mark.parametrize(
     ("key", "batch_stats", "steps"),
-    [("wav2lip_train", False, 3), ("wav2lip_train_batch_stats_expert", True, 1)],
+    [("wav2lip_train", False, 2), ("wav2lip_train_batch_stats_expert", True, 1)],
 )
 def test_generator_steps_meet_the_golden_values(key, batch_stats, steps):
     model = fill(create_model("Wav2Lip"))
@@ -57,7 +57,7 @@ def test_generator_steps_meet_the_golden_values(key, batch_stats, steps):
 
 @pytest.mark.parametrize(
     ("key", "batch_stats", "steps"),
-    [("hq_wav2lip_train", False, 3), ("hq_wav2lip_train_batch_stats_expert", True, 1)],
+    [("hq_wav2lip_train", False, 2), ("hq_wav2lip_train_batch_stats_expert", True, 1)],
 )
 def test_hq_steps_meet_the_golden_values(key, batch_stats, steps):
     model, disc = fill(create_model("Wav2Lip")), fill(create_model("Wav2Lip_disc_qual"))
@@ -95,17 +95,17 @@ def test_frozen_expert_keeps_its_statistics():
 
 
 def test_sync_loss_is_measured_but_teaches_nothing_at_weight_zero():
-    expert = freeze(create_model("SyncNet_color", 0.125), False)
-    states = []
-    for poison in (1.0, 100.0):  # another expert, the same update
+    states, losses = [], []
+    for seed in (1, 2):  # another expert, the same update
+        torch.manual_seed(seed)
+        expert = freeze(create_model("SyncNet_color", 0.125), False)
         torch.manual_seed(0)
         generator = create_model("Wav2Lip", 0.125)
-        for parameter in expert.parameters():
-            parameter.data.mul_(poison)
         optimizer = torch.optim.Adam(generator.parameters())
         scalars, _ = wav2lip_train.train_step(golden_batch(), generator, expert, optimizer, 0.0)
-        assert scalars["sync"] > 0
+        losses.append(float(scalars["sync"]))
         states.append(generator.state_dict())
+    assert losses[0] != losses[1] and min(losses) > 0
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
