@@ -113,10 +113,15 @@ def is_image(path: str | os.PathLike) -> bool:
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """A picture as uint8 BGR (H, W, 3), turned upright by its EXIF tag."""
     import cv2
+    from PIL import Image
 
     path = require_file(path, "picture")
     try:
+        with Image.open(path) as picture:  # says what is wrong; OpenCV's decoders print it instead
+            picture.load()
         image = cv2.imread(path, cv2.IMREAD_COLOR)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"picture cannot be decoded: {path} ({error})") from error
     except cv2.error as error:  # e.g. more pixels than OpenCV accepts
         raise InputError(f"picture cannot be decoded: {path} ({error.err})") from error
     if image is None:

@@ -155,6 +155,8 @@ class Detectors:
     """One detector for each worker: detectors are not shared among threads."""
 
     def __init__(self, args: argparse.Namespace) -> None:
+        import cv2
+
         from face_detection import create_detector
         from inference import detector_options
 
@@ -162,6 +164,8 @@ class Detectors:
         self._create = create_detector
         self._idle: queue.SimpleQueue = queue.SimpleQueue()
         self.workers = args.ngpu or args.workers
+        if not args.ngpu:  # the workers are the parallelism: more threads would fight over cores
+            cv2.setNumThreads(max(1, (os.cpu_count() or 1) // self.workers))
         for worker in range(0 if self.per_clip else self.workers):
             device = f"cuda:{worker}" if args.ngpu else "cpu"
             self._idle.put(create_detector(args.detector, device, **detector_options(args)))
