@@ -27,9 +27,7 @@ def load_wav(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
 
 
 def save_wav(wav: np.ndarray, path: str | os.PathLike, sample_rate: int = 16000) -> None:
-    """Write float mono (n,), full scale 1, as 16-bit PCM. Louder samples are clipped, nothing is
-    rescaled.
-    """
+    """Write float mono (n,), full scale 1, as 16-bit PCM; louder samples are clipped."""
     from scipy.io import wavfile
 
     wavfile.write(

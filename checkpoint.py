@@ -94,9 +94,7 @@ def _is_state_dict(value: object) -> bool:
 
 
 def _refuse_text(path: str) -> None:
-    """A download page or an LFS pointer saved under the file's name is what people most often have
-    instead.
-    """
+    """A download page or an LFS pointer is what people most often have instead."""
     with open(path, "rb") as file:
         head = file.read(512).lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
@@ -110,9 +108,7 @@ def _refuse_text(path: str) -> None:
 
 
 def load_weights(model: nn.Module, checkpoint: dict, path: str | os.PathLike) -> None:
-    """Put a checkpoint's weights into `model`; InputError where the file belongs to another
-    model.
-    """
+    """Put a checkpoint's weights into `model`; InputError where the file is another model's."""
     expected, found = model.state_dict(), checkpoint["state_dict"]
     name = type(model).__name__
     if expected.keys() != found.keys():
@@ -165,9 +161,7 @@ def load_model(path: str | os.PathLike, name: str) -> nn.Module:
 
 
 def save_checkpoint(path: str | os.PathLike, checkpoint: dict) -> None:
-    """Write to a temporary name, flush to the disk, rename: a checkpoint under its name is
-    whole.
-    """
+    """Write to a temporary name, flush to the disk, rename: under its name it is whole."""
     import torch
 
     temporary = f"{os.fspath(path)}.part"
@@ -180,9 +174,7 @@ def save_checkpoint(path: str | os.PathLike, checkpoint: dict) -> None:
 
 
 def list_checkpoints(folder: str | os.PathLike, prefix: str = "") -> list[tuple[int, str]]:
-    """(step, path) of the checkpoints `<prefix>checkpoint_step000000123.pth` in a folder, oldest
-    first.
-    """
+    """(step, path) of every `<prefix>checkpoint_step000000123.pth` in a folder, oldest first."""
     found = []
     for name in os.listdir(folder) if os.path.isdir(folder) else []:
         match = (

@@ -49,9 +49,7 @@ def get_window(start_path: str, length: int = 5) -> list[str]:
 
 
 def read_window(paths: Sequence[str], img_size: int = 96) -> list[np.ndarray]:
-    """The crops as uint8 BGR (img_size, img_size, 3); UnreadableFrame names one that cannot be
-    read.
-    """
+    """The crops as uint8 BGR (img_size, img_size, 3); UnreadableFrame names a bad one."""
     window = []
     for path in paths:
         image = cv2.imread(path, cv2.IMREAD_COLOR)

@@ -18,9 +18,7 @@ def run_cli(
     parser: argparse.ArgumentParser,
     argv: list[str] | None = None,
 ) -> None:
-    """Parse the arguments, run `main(args)` and exit with its code (None = 0), or 2 on
-    InputError.
-    """
+    """Parse the arguments, run `main(args)`, exit with its code (None = 0), or 2 on InputError."""
     args = parser.parse_args(argv)
     # a plain kill ends like Ctrl-C does: `with` blocks and `finally` remove what is half done
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -39,9 +37,7 @@ def run_cli(
 
 
 def require_file(path: str | os.PathLike, what: str) -> str:
-    """`path` if it is a file with something in it; InputError naming `what` it should be
-    otherwise.
-    """
+    """`path` if it is a file with something in it, else InputError naming `what` it is for."""
     path = os.fspath(path)
     if os.path.isdir(path):
         raise InputError(f"{what} is a folder, not a file: {path}")

@@ -37,9 +37,7 @@ AUDIO_GAP = (
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file's header says; width and height as displayed (rotation applied), duration in
-    seconds.
-    """
+    """What a file's header says: size as displayed (rotation applied), duration in seconds."""
 
     width: int
     height: int
@@ -50,9 +48,7 @@ class VideoInfo:
 
 @contextlib.contextmanager
 def _open(path: str | os.PathLike, what: str) -> Iterator[av.container.InputContainer]:
-    """The opened container; every decoding fault inside the block becomes an InputError naming the
-    file.
-    """
+    """The opened container; decoding faults inside the block become InputErrors naming the file."""
     import av
 
     path = require_file(path, what)
@@ -101,9 +97,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
 
 
 def is_image(path: str | os.PathLike) -> bool:
-    """Whether the file's content (not its name) is a still picture. Animated formats count as
-    videos.
-    """
+    """Whether the content (not the name) is a still picture. Animated GIFs count as videos."""
     import cv2
 
     path = require_file(path, "face")
@@ -143,9 +137,7 @@ def _decode(container: av.container.InputContainer, stream: av.stream.Stream) ->
 
 
 def _to_bgr(frame: av.VideoFrame) -> np.ndarray:
-    """BGR pixels, upright. An untagged HD picture is BT.709, as every player takes it; smaller ones
-    are BT.601.
-    """
+    """BGR pixels, upright. Untagged HD is taken for BT.709, smaller for BT.601, as players do."""
     untagged_hd = int(frame.colorspace) == 2 and frame.height >= 720
     frame_bgr = frame.reformat(
         format="bgr24", src_colorspace="ITU709" if untagged_hd else None, interpolation=SCALE_FLAGS
@@ -178,9 +170,7 @@ def iter_frames(
 def _timestamps(
     frames: Iterable[av.VideoFrame], period: float
 ) -> Iterator[tuple[float, av.VideoFrame]]:
-    """(seconds from the first frame, frame), never going back; a frame without a timestamp follows
-    its neighbour.
-    """
+    """(seconds from the first frame, frame), never going back; without a timestamp: one period on."""
     start = last = None
     for frame in frames:
         time = (
@@ -279,9 +269,7 @@ def _chunks(resampler: av.AudioResampler, frame: av.AudioFrame | None) -> Iterat
 
 
 def _first_frame_time(path: str | os.PathLike) -> float | None:
-    """Presentation time of the first video frame in the container's clock, or None where there is
-    no video.
-    """
+    """Presentation time of the first video frame in the container's clock; None without video."""
     with _open(path, "audio") as container:
         try:
             stream = _video_stream(container, path)
@@ -294,9 +282,7 @@ def _first_frame_time(path: str | os.PathLike) -> float | None:
 def load_audio(
     path: str | os.PathLike, sample_rate: int = 16000, align_to_video: bool = True
 ) -> np.ndarray:
-    """The whole audio track of any file as float32 mono (n,), full scale 1. See `iter_audio` for
-    the alignment.
-    """
+    """The whole audio track of any file as float32 mono (n,), full scale 1; see `iter_audio`."""
     chunks = list(iter_audio(path, sample_rate, 1, align_to_video))
     wav = np.concatenate([chunk[0] for chunk in chunks]) if chunks else np.zeros(0, np.float32)
     if not len(wav):

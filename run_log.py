@@ -52,9 +52,7 @@ class RunLog:
         self._count = 0
 
     def train(self, step: int, scalars: dict[str, torch.Tensor]) -> dict[str, float] | None:
-        """Add one step's scalars; every hp.log_interval steps their means are written and
-        returned.
-        """
+        """Add one step's scalars; every hp.log_interval steps write and return their means."""
         for name, value in scalars.items():
             self._sums[name] = self._sums.get(name, 0) + value.detach()
         self._count += 1

@@ -56,8 +56,7 @@ def seed_everything(seed: int) -> None:
 
 
 class EndlessSampler(torch.utils.data.Sampler):
-    """(epoch, clip) keys without end, each epoch every clip once in an order drawn from (seed,
-    epoch).
+    """(epoch, clip) keys without end: each epoch every clip once, in an order drawn from the seed.
 
     A sample's place in the stream is its number alone, so starting at sample N repeats what a run
     that was never stopped would have read.
@@ -105,9 +104,8 @@ def _load(
     )
     try:
         yield from loader
-    except (
-        InputError
-    ) as error:  # a worker's error carries its traceback as text: its last line is the message
+    except InputError as error:
+        # a worker's error carries its traceback as text: its last line is the message
         raise InputError(
             str(error).strip().splitlines()[-1].removeprefix("errors.InputError: ")
         ) from None
@@ -141,11 +139,10 @@ def grad_norm(model: nn.Module) -> torch.Tensor:
 
 
 class Checkpoints:
-    """Saves and resumes one run's networks in `folder`, the main one as checkpoint_step*.pth,
-    others with a prefix.
+    """Saves and resumes one run's networks in `folder`.
 
-    parts: prefix -> (model, optimizer). A discriminator is {"disc_": (disc, optimizer)} beside {"":
-    (generator, ...)}.
+    parts: prefix -> (model, optimizer). The main network has the prefix "" and is saved as
+    checkpoint_step*.pth, a discriminator "disc_" and disc_checkpoint_step*.pth.
     """
 
     def __init__(
@@ -154,8 +151,7 @@ class Checkpoints:
         self.folder, self.hp, self.parts = folder, hp, parts
 
     def resume(self, start_paths: dict[str, str | None]) -> dict:
-        """Load the newest checkpoint of the folder, or else the files in start_paths (prefix ->
-        path).
+        """Load the newest checkpoint of the folder, or else the files in start_paths by prefix.
 
         Returns {"global_step", "global_epoch", "syncnet_wt"}; a fresh start is step 0 with hp's
         sync weight.

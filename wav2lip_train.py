@@ -28,9 +28,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def train_step(batch: dict, model, expert, optimizer, syncnet_wt: float) -> tuple[dict, object]:
-    """One update. Returns the scalars l1, sync, total, grad_norm and the generated frames (B, 3, T,
-    H, W).
-    """
+    """One update. Returns scalars l1, sync, total, grad_norm and the frames (B, 3, T, H, W)."""
     from torch.nn.functional import l1_loss
 
     from models.syncnet import generator_sync_loss

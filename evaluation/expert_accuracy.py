@@ -78,9 +78,7 @@ def balanced_accuracy(
 
 
 def accuracy_report(similarities: Sequence[np.ndarray]) -> dict[str, float]:
-    """balanced_accuracy for shifts of CLEAR_SHIFT..MAX_SHIFT frames together, and for some
-    alone.
-    """
+    """balanced_accuracy for shifts CLEAR_SHIFT..MAX_SHIFT together, and for some alone."""
     clear = range(CLEAR_SHIFT, MAX_SHIFT + 1)
     report = {"accuracy": balanced_accuracy(similarities, clear)}
     for shift in (1, 2, 3, 5, 10):

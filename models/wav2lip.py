@@ -118,9 +118,7 @@ class Wav2Lip_disc_qual(nn.Module):  # noqa: N801  (released name)
         self.binary_pred = nn.Sequential(nn.Conv2d(c512, 1, 1), nn.Sigmoid())
 
     def forward(self, face_sequences: torch.Tensor) -> torch.Tensor:
-        """Whole frames (B, 3, T, 96, 96) -> probability of being real (T*B, 1), frame 0 of all
-        clips first.
-        """
+        """Whole frames (B, 3, T, 96, 96) -> probability of being real (T*B, 1), frame by frame."""
         x = face_sequences[:, :, :, face_sequences.shape[3] // 2 :]  # the lower half
         x = x.permute(2, 0, 1, 3, 4).flatten(0, 1)  # (T*B, 3, 48, 96)
         for block in self.face_encoder_blocks:
@@ -128,9 +126,7 @@ class Wav2Lip_disc_qual(nn.Module):  # noqa: N801  (released name)
         return self.binary_pred(x).flatten(1)
 
     def perceptual_forward(self, false_face_sequences: torch.Tensor) -> torch.Tensor:
-        """The generator's adversarial loss: binary cross entropy of `forward` against ones (a
-        scalar).
-        """
+        """The generator's adversarial loss: binary cross entropy of `forward` against ones."""
         return probability_loss(self(false_face_sequences), 1.0)
 
 
