@@ -117,7 +117,7 @@ RANGES = {
 def load_hparams(
     config: str | os.PathLike | None = None, overrides: list[str] | None = None
 ) -> HParams:
-    """HParams from a YAML file and `key=value` strings; InputError on an unknown key or wrong type."""
+    """HParams from a YAML file and `key=value` strings; InputError on a bad key or type."""
     values: dict[str, object] = {}
     if config is not None:
         values.update(_read_yaml(config))

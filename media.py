@@ -170,7 +170,7 @@ def iter_frames(
 def _timestamps(
     frames: Iterable[av.VideoFrame], period: float
 ) -> Iterator[tuple[float, av.VideoFrame]]:
-    """(seconds from the first frame, frame), never going back; without a timestamp: one period on."""
+    """(seconds from the first frame, frame), never going back; untimed frames follow on."""
     start = last = None
     for frame in frames:
         time = (
