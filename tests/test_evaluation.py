@@ -18,12 +18,15 @@ def test_mouth_opening_follows_the_truth_of_synthetic_clips(synthetic_root):
 
 
 def test_mouth_opening_closed_form():
-    face = np.full((100, 100, 3), 160, np.uint8)
+    face = np.full((100, 100, 3), 120, np.uint8)
     assert mouth_opening(face, (0, 0, 100, 100)) == 0
-    face[70:80, 40:60] = 0  # 200 black pixels in a region of 37 x 56
-    assert mouth_opening(face, (0, 0, 100, 100)) == pytest.approx(200 / (37 * 56), rel=1e-3)
+    share = 200 / (32 * 56)  # 10 x 20 pixels in a region of 32 x 56
+    for inside in (0, 255):  # the dark, and teeth
+        face[70:80, 40:60] = inside
+        assert mouth_opening(face, (0, 0, 100, 100)) == pytest.approx(share, rel=1e-3)
+    face[70:80, 40:60] = 0
     dim = (face * 0.5).astype(np.uint8)  # the light does not matter
-    assert mouth_opening(dim, (0, 0, 100, 100)) == pytest.approx(200 / (37 * 56), rel=1e-3)
+    assert mouth_opening(dim, (0, 0, 100, 100)) == pytest.approx(share, rel=1e-3)
 
 
 def test_correlation():
