@@ -49,18 +49,21 @@ class RunLog:
 
         self._board = SummaryWriter(os.path.join(self.folder, "tensorboard"))
         self._sums: dict[str, torch.Tensor] = {}
-        self._count = 0
+        self._count = self._step = 0
 
     def train(self, step: int, scalars: dict[str, torch.Tensor]) -> dict[str, float] | None:
         """Add one step's scalars; every hp.log_interval steps write and return their means."""
         for name, value in scalars.items():
             self._sums[name] = self._sums.get(name, 0) + value.detach()
         self._count += 1
-        if step % self.interval:
-            return None
+        self._step = step
+        return None if step % self.interval else self._flush()
+
+    def _flush(self) -> dict[str, float]:
+        """Write the means of the steps since the last line."""
         means = {name: float(total) / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
-        self.write(step, "train", means)
+        self.write(self._step, "train", means)
         return means
 
     def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
@@ -92,4 +95,7 @@ class RunLog:
         self._board.add_image("samples", pixels[..., ::-1].copy(), step, dataformats="HWC")
 
     def close(self) -> None:
+        """Write what the last few steps gave, and end TensorBoard's file."""
+        if self._count:
+            self._flush()
         self._board.close()
