@@ -227,3 +227,19 @@ def test_bad_input_is_one_line(preprocessed_root, synthetic_root, tmp_path):
     refused("color_syncnet_train.py", *data, "--device", "cuda:99", words=["--device"])
     refused("wav2lip_train.py", *data, "--syncnet_checkpoint_path", "x.pth", words=["not found"])
     assert not (tmp_path / "c").exists()
+
+
+def test_log_averages_and_keeps_the_last_steps(tmp_path):
+    from types import SimpleNamespace
+
+    from run_log import RunLog
+
+    args = SimpleNamespace(experiment="run", checkpoint_dir=tmp_path / "c", log_dir=tmp_path)
+    log = RunLog(args, HParams(log_interval=2))
+    for step in (1, 2, 3):
+        log.train(step, {"loss": torch.tensor(float(step))})
+    log.close()
+    assert [(line["step"], line["loss"]) for line in metrics(tmp_path / "run")] == [
+        (2, 1.5),
+        (3, 3),
+    ]
