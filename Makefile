@@ -1,7 +1,7 @@
 # make demo   the whole job on a synthetic corpus, small models, no downloads: results/demo/
 # make test   the tests
 # make lint   ruff
-# Each makes .venv first, and again only when requirements.txt has changed.
+# Each makes .venv first, and installs again only when a requirements file has changed.
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,9 +16,9 @@ FLAGS := --data_root $(DEMO)/preprocessed --filelists $(DEMO)/corpus/filelists \
 
 .PHONY: demo test lint clean
 
-$(READY): requirements.txt
+$(READY): requirements.txt requirements-test.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
 	touch $@
 
 demo: $(READY)

@@ -149,9 +149,9 @@ def _to_bgr(frame: av.VideoFrame) -> np.ndarray:
 
 
 def iter_frames(
-    path: str | os.PathLike, fps: float | None = None
+    path: str | os.PathLike, fps: float | None = None, skip: int = 0
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """(seconds since the first frame, frame) of every frame, one at a time.
+    """(seconds since the first frame, frame) of every frame after the first `skip`, one at a time.
 
     With `fps` the video is resampled to that constant rate: output k is the frame whose timestamp
     is nearest to k / fps, so variable and other rates keep their timing.
@@ -161,8 +161,10 @@ def iter_frames(
         period = 1 / float(stream.average_rate or stream.guessed_rate or 25)
         timed = _timestamps(_decode(container, stream), period)
         frame = None
-        for time, frame in timed if fps is None else _resample(timed, fps, period):
-            yield time, _to_bgr(frame)
+        timed = timed if fps is None else _resample(timed, fps, period)
+        for number, (time, frame) in enumerate(timed):
+            if number >= skip:
+                yield time, _to_bgr(frame)
         if frame is None:
             raise InputError(f"no frame can be decoded from {path}")
 

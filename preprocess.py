@@ -1,286 +1,267 @@
 """Turn talking-face videos into training clips: face crops, 16 kHz audio, mel spectrogram.
 
     python preprocess.py --data_root mvlrs_v1/main --preprocessed_root lrs2_preprocessed --ngpu 4
+    python preprocess.py --preprocessed_root lrs2_preprocessed --doctor
 
 Every video becomes `<preprocessed_root>/<dir>/<video>/` with `<frame>.jpg`, `audio.wav`, `mel.npy`
-and `clip.json`. A clip's folder appears only when it is complete; run the command again after an
-interruption and it goes on with what is missing.
+and `clip.json`; one with several shots or people, or a long one, a folder of such pieces. A clip's
+folder appears only when it is complete; run the command again after an interruption and it goes on
+with what is missing.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import queue
-import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from errors import InputError, run_cli
 
+if TYPE_CHECKING:
+    from preparation.pipeline import Result, Settings
+    from preparation.run import Usage
+
 # OpenCV, torch and the detectors are imported inside the functions, so that --help answers at once
-
-FPS = 25  # of the training clips, whatever the source's rate
-JPEG_QUALITY = 95
-VIDEO_ENDINGS = (
-    ".mp4",
-    ".mpg",
-    ".mpeg",
-    ".avi",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".m4v",
-    ".flv",
-    ".ts",
-    ".wmv",
-)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one video: error is None where its clip is complete."""
-
-    name: str
-    frames: int = 0
-    faces: int = 0
-    skipped: bool = False
-    error: str | None = None
-
-
-def find_videos(data_root: str) -> list[tuple[str, str]]:
-    """(clip name, path) of every video below data_root, sorted. The name is `dir/video`.
-
-    In LRS2's top folder (mvlrs_v1) only `main` is used (paper section 4). Two files that would
-    become one clip are an error.
-    """
-    if not os.path.isdir(data_root):
-        raise InputError(f"--data_root is not a folder: {data_root}")
-    if os.path.basename(os.path.normpath(data_root)) == "mvlrs_v1":
-        data_root = os.path.join(data_root, "main")
-    found: dict[str, str] = {}
-    for folder, _, names in os.walk(data_root):
-        for name in names:
-            stem, ending = os.path.splitext(name)
-            if ending.lower() not in VIDEO_ENDINGS or name.startswith("."):
-                continue
-            path = os.path.join(folder, name)
-            clip = os.path.join(os.path.relpath(folder, data_root), stem)
-            if clip.startswith("./"):  # videos right in data_root: its own name serves as <dir>
-                clip = os.path.join(os.path.basename(os.path.abspath(data_root)), stem)
-            if clip in found:
-                raise InputError(f"{found[clip]} and {path} would become one clip; rename one")
-            found[clip] = path
-    if not found:
-        raise InputError(f"no video ({' '.join(VIDEO_ENDINGS)}) below {data_root}")
-    return sorted(found.items())
-
-
-def process_clip(
-    name: str, video: str, preprocessed_root: str, detector, batch_size: int
-) -> Result:
-    """One video into one clip folder, written beside its place and then renamed.
-
-    Raises InputError where the video gives no clip (no audio, no face, not decodable).
-    """
-    folder = os.path.join(preprocessed_root, name)
-    if os.path.exists(os.path.join(folder, "clip.json")):
-        return Result(name, skipped=True)
-    temporary = folder + ".part"
-    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
-    os.makedirs(temporary)
-    try:
-        seconds = _write_audio(video, temporary)  # first: a video without sound is refused quickly
-        boxes = _write_faces(video, temporary, detector, batch_size)
-        faces = sum(box is not None for box in boxes)
-        if not faces:
-            raise InputError(f"no face in any of {len(boxes)} frames: {video}")
-        record = {
-            "source": video,
-            "fps": FPS,
-            "frames": len(boxes),
-            "faces": faces,
-            "seconds": round(seconds, 3),
-            "detector": detector.name,
-            "boxes": boxes,
-        }
-        with open(os.path.join(temporary, "clip.json"), "w", encoding="utf-8") as file:
-            json.dump(record, file)
-        os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return Result(name, len(boxes), faces)
-
-
-def _write_audio(video: str, folder: str) -> float:
-    """audio.wav (aligned to the first frame) and mel.npy (T, 80); returns the seconds of sound."""
-    import numpy as np
-
-    from audio import load_wav, melspectrogram, save_wav
-
-    wav = load_wav(video)
-    save_wav(wav, os.path.join(folder, "audio.wav"))
-    np.save(os.path.join(folder, "mel.npy"), melspectrogram(wav).T)
-    return len(wav) / 16000
-
-
-def _write_faces(video: str, folder: str, detector, batch_size: int) -> list[list[int] | None]:
-    """The best face of every frame as <frame>.jpg; returns its box x1, y1, x2, y2, or None."""
-    import cv2
-    import numpy as np
-
-    from face_track import batched, padded_box
-    from media import iter_frames
-
-    boxes: list[list[int] | None] = []
-    for batch in batched((frame for _, frame in iter_frames(video, FPS)), batch_size):
-        for frame, found in zip(batch, detector.detect(np.stack(batch)), strict=True):
-            box = padded_box(found[0], (0, 0, 0, 0), *frame.shape[:2]) if found else None
-            if box is not None:
-                x1, y1, x2, y2 = box
-                path = os.path.join(folder, f"{len(boxes)}.jpg")
-                quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-                if not cv2.imwrite(path, frame[y1:y2, x1:x2], quality):
-                    raise OSError(f"cannot write {path}")
-            boxes.append(None if box is None else list(box))
-    return boxes
-
-
-class Detectors:
-    """One detector for each worker: detectors are not shared among threads."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        import cv2
-
-        from face_detection import create_detector
-        from inference import detector_options
-
-        self.per_clip = args.detector == "boxes"  # known boxes lie beside each video
-        self._create = create_detector
-        self._idle: queue.SimpleQueue = queue.SimpleQueue()
-        self.workers = args.ngpu or args.workers
-        if not args.ngpu:  # the workers are the parallelism: more threads would fight over cores
-            cv2.setNumThreads(max(1, (os.cpu_count() or 1) // self.workers))
-        for worker in range(0 if self.per_clip else self.workers):
-            device = f"cuda:{worker}" if args.ngpu else "cpu"
-            self._idle.put(create_detector(args.detector, device, **detector_options(args)))
-
-    def process(self, name: str, video: str, args: argparse.Namespace) -> Result:
-        """process_clip with a detector that is free; its faults become the Result's error."""
-        detector = None
-        try:
-            if self.per_clip:
-                path = os.path.splitext(video)[0] + ".json"
-                detector = self._create("boxes", path=path)
-            else:
-                detector = self._idle.get()
-            return process_clip(name, video, args.preprocessed_root, detector, args.batch_size)
-        except (InputError, OSError, ValueError, RuntimeError, MemoryError) as error:
-            return Result(name, error=" ".join(str(error).split()) or type(error).__name__)
-        finally:
-            if detector is not None and not self.per_clip:
-                self._idle.put(detector)
-
-
-def report(results: Iterable[Result], seconds: float, preprocessed_root: str) -> int:
-    """Print what was done, write failures.tsv, and return the number of failures."""
-    results = list(results)
-    done = [result for result in results if result.error is None and not result.skipped]
-    failed = sorted((result for result in results if result.error), key=lambda result: result.name)
-    frames, faces = sum(r.frames for r in done), sum(r.faces for r in done)
-    skipped = sum(result.skipped for result in results)
-    rate = f" ({len(done) / seconds:.2f} clips/s, {frames / seconds:.0f} frames/s)" if done else ""
-    print(
-        f"{len(done)} clips done in {seconds:.0f} s{rate}, "
-        f"{skipped} were finished before, {len(failed)} failed"
-    )
-    if frames:
-        print(f"{frames} frames, a face in {faces} ({100 * faces / frames:.2f}%)")
-    path = os.path.join(preprocessed_root, "failures.tsv")
-    if failed:
-        with open(path, "w", encoding="utf-8") as file:
-            file.writelines(f"{result.name}\t{result.error}\n" for result in failed)
-        for result in failed[:10]:
-            print(f"failed: {result.name}: {result.error}")
-        if len(failed) > 10:
-            print(f"... and {len(failed) - 10} more: {path}")
-    elif os.path.exists(path):
-        os.remove(path)
-    return len(failed)
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Turn talking-face videos into training clips.")
     add = parser.add_argument
-    add("--data_root", required=True, help="folder of videos, e.g. mvlrs_v1/main")
-    add("--preprocessed_root", required=True, help="where the clips go")
-    add("--ngpu", type=int, help="GPUs to use; 0 = CPU; default: all there are")
-    add(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="threads where there is no GPU; default %(default)s",
-    )
-    add(
-        "--batch_size",
-        type=int,
-        default=32,
-        help="frames in a detection batch; default %(default)s",
-    )
-    add(
-        "--detector",
-        choices=("centerface", "sfd", "boxes"),
-        default="centerface",
-        help="sfd is the paper's and needs weights; boxes reads <video>.json; default %(default)s",
-    )
-    add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
+    add("--preprocessed_root", required=True, help="where the clips go, or are")
+    add("--data_root", help="videos: a folder such as mvlrs_v1/main, a list of paths, or one file")
     add("--strict", action="store_true", help="exit with 1 if any video failed")
+    _add_machine_arguments(parser.add_argument_group("machine"))
+    _add_clip_arguments(parser.add_argument_group("clips"))
+    _add_root_arguments(parser.add_argument_group("looking after a preprocessed root"))
     return parser
 
 
+# fmt: off
+def _add_machine_arguments(group) -> None:
+    add = group.add_argument
+    add("--ngpu", type=int, help="GPUs to use; 0 = CPU; default: all there are")
+    add("--workers_per_gpu", type=int, default=6, metavar="N",
+        help="videos decoded and written at a time for each GPU's detector; default %(default)s")
+    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N",
+        help="videos at a time where there is no GPU; default %(default)s")
+    add("--batch_size", type=int, default=32, metavar="N",
+        help="frames in a detection batch; default %(default)s")
+    add("--shard", metavar="I/N",
+        help="do part I of N only; N machines that share the folders need nothing else")
+    add("--ray", nargs="?", const="local", metavar="ADDRESS",
+        help="run on a Ray cluster (pip install ray): its address, auto, or no value: local")
+
+
+def _add_clip_arguments(group) -> None:
+    add = group.add_argument
+    add("--detector", choices=("centerface", "sfd", "boxes"), default="centerface",
+        help="sfd is the paper's and needs weights; boxes reads <video>.json; default %(default)s")
+    add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
+    add("--float32", action="store_true", help="--detector sfd in full precision on a GPU too")
+    add("--split", choices=("auto", "on", "off"), default="auto",
+        help="cut videos at shot cuts, lost faces and --max_seconds into pieces of one person; "
+        "auto: unless all are named as in LRS2, <dir>/<five digits>")
+    add("--min_seconds", type=float, default=1.0, metavar="S",
+        help="shorter pieces are left out; default %(default)s")
+    add("--max_seconds", type=float, default=10.0, metavar="S",
+        help="longest piece; an epoch takes one window of each; default %(default)s")
+
+
+def _add_root_arguments(group) -> None:
+    add = group.add_argument
+    add("--make_filelists", metavar="SHARES",
+        help="e.g. train=0.9,val=0.05,test=0.05: write filelists, split by speaker or source")
+    add("--speaker_pattern", metavar="REGEX",
+        help="finds the speaker in a clip's name; default: the first folder, or the video")
+    add("--filelists", metavar="DIR", help="filelists; default <preprocessed_root>/filelists")
+    add("--seed", type=int, default=0, help="of --make_filelists; default %(default)s")
+    add("--correct_sync", action="store_true",
+        help="with --expert: shift the sound of clips that are out of sync, drop the hopeless")
+    add("--undo_sync", action="store_true", help="take all shifts back")
+    add("--expert", metavar="CHECKPOINT", help="lip-sync expert: ours, or syncnet_v2.model")
+    add("--max_offset", type=int, default=15, metavar="FRAMES",
+        help="clips that are further out of sync are dropped; default %(default)s")
+    add("--min_confidence", type=float, default=0.0, metavar="C",
+        help="clips the expert is less sure of are dropped; for SyncNet v2 use 3; default: none")
+    add("--pack", action="store_true",
+        help="also write each clip's crops at --img_size into one file, for fast loading")
+    add("--img_size", type=int, default=96, help="of --pack; default %(default)s")
+    add("--doctor", action="store_true", help="examine the clips: will an expert learn from them?")
+    add("--doctor_out", metavar="DIR", help="default <preprocessed_root>/doctor")
+    add("--max_clips", type=int, default=0, metavar="N",
+        help="--doctor looks at N clips drawn by --seed; default: all")
+    add("--device", default="auto", help="of the --expert; default %(default)s")
+# fmt: on
+
+
 def main(args: argparse.Namespace) -> int:
-    videos = find_videos(args.data_root)
-    if min(args.batch_size, args.workers) < 1 or (args.ngpu or 0) < 0:
+    """Everything asked for, in the order in which the steps build on each other."""
+    if args.filelists is None:
+        args.filelists = os.path.join(args.preprocessed_root, "filelists")
+    _check(args)
+    failed = preprocess(args) if args.data_root else 0
+    if args.make_filelists:
+        make_filelists(args)
+    if args.undo_sync or args.correct_sync:
+        correct_sync(args)
+    if args.pack:
+        from preparation.pack import pack_root
+
+        pack_root(args.preprocessed_root, args.img_size, args.workers)
+    if args.doctor:
+        examine(args)
+    return 1 if failed and args.strict else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    from preparation.corpus import parse_shard, parse_shares
+
+    steps = ("data_root", "make_filelists", "undo_sync", "correct_sync", "pack", "doctor")
+    if not any(getattr(args, step) for step in steps):
+        raise InputError(f"nothing to do: give one of {', '.join('--' + step for step in steps)}")
+    if min(args.batch_size, args.workers, args.workers_per_gpu) < 1 or (args.ngpu or 0) < 0:
         raise InputError("--batch_size and --workers must be at least 1, --ngpu at least 0")
-    if args.ngpu is None:
-        args.ngpu = _gpus()
+    if not 0 < args.min_seconds <= args.max_seconds:
+        raise InputError("--min_seconds must be above 0 and at most --max_seconds")
+    if args.correct_sync and not args.expert:
+        raise InputError("--correct_sync needs --expert, a lip-sync expert's checkpoint")
+    if args.img_size < 16 or args.seed < 0 or args.max_clips < 0 or args.max_offset < 0:
+        raise InputError(
+            "--img_size must be at least 16, --seed, --max_clips and --max_offset at least 0"
+        )
+    args.shard = parse_shard(args.shard) if args.shard else (1, 1)
+    if args.make_filelists:
+        args.make_filelists = parse_shares(args.make_filelists)
+
+
+def preprocess(args: argparse.Namespace) -> int:
+    """Videos to clips; returns the number of videos that failed."""
+    from preparation.corpus import find_videos, in_shard, is_lrs2
+    from preparation.report import failures_path, report
+
+    everything = find_videos(args.data_root)
+    videos = [video for video in everything if in_shard(video[0], args.shard)]
+    if not videos:
+        print(f"none of the {len(everything)} videos falls into this shard")
+        return 0
     try:
         os.makedirs(args.preprocessed_root, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {args.preprocessed_root}: {error.strerror}") from error
-    from tqdm import tqdm
-
-    detectors = Detectors(args)
-    start, results = time.monotonic(), []
-    pool = ThreadPoolExecutor(detectors.workers)
-    try:
-        futures = [pool.submit(detectors.process, *video, args) for video in videos]
-        bar = tqdm(
-            as_completed(futures), total=len(futures), unit="clip", disable=not sys.stderr.isatty()
-        )
-        failures = 0
-        for future in bar:
-            results.append(future.result())
-            failures += results[-1].error is not None
-            bar.set_postfix(failed=failures)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    failed = report(results, time.monotonic() - start, args.preprocessed_root)
+    split = args.split == "on" or args.split == "auto" and not is_lrs2([v[0] for v in everything])
+    results, seconds, usage = _run(videos, args, split)
+    failed = report(results, seconds, failures_path(args.preprocessed_root, args.shard), usage)
     if failed == len(videos):
         reason = Counter(result.error for result in results).most_common(1)[0][0]
         raise InputError(f"all {failed} videos failed, most with: {reason}")
-    return 1 if failed and args.strict else 0
+    return failed
+
+
+def _run(
+    videos: list[tuple[str, str]], args: argparse.Namespace, split: bool
+) -> tuple[list[Result], float, Usage]:
+    from tqdm import tqdm
+
+    from preparation.run import Usage, run, run_on_ray
+
+    ngpu = _gpus() if args.ngpu is None else args.ngpu
+    settings = _settings(args, split, ngpu)
+    usage = Usage()
+    if args.ray:
+        stream = run_on_ray(videos, settings, args.ray, ngpu > 0, usage)
+    else:
+        devices = [f"cuda:{gpu}" for gpu in range(ngpu)] or ["cpu"]
+        stream = run(videos, settings, devices, usage)
+    start, results, failures = time.monotonic(), [], 0
+    with tqdm(total=len(videos), unit="video", disable=not sys.stderr.isatty()) as bar:
+        try:
+            for result in stream:
+                results.append(result)
+                failures += result.error is not None
+                bar.set_postfix(failed=failures, refresh=False)
+                bar.update()
+        finally:
+            stream.close()  # now, not when it is collected: its threads must end first
+    return results, time.monotonic() - start, usage
+
+
+def _settings(args: argparse.Namespace, split: bool, ngpu: int) -> Settings:
+    from inference import detector_options
+    from preparation.clip_writer import FPS
+    from preparation.pieces import PieceRules
+    from preparation.pipeline import Settings
+
+    return Settings(
+        preprocessed_root=os.path.abspath(args.preprocessed_root),
+        detector=args.detector,
+        detector_options={} if args.detector == "boxes" else detector_options(args),
+        batch_size=args.batch_size,
+        rules=PieceRules(split, round(args.min_seconds * FPS), round(args.max_seconds * FPS)),
+        workers=args.workers_per_gpu if ngpu else args.workers,
+        float32=args.float32,
+    )
 
 
 def _gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def make_filelists(args: argparse.Namespace) -> None:
+    """Filelists of the clips that are there, whole speakers or sources in one split."""
+    from preparation.corpus import clip_groups, find_clips, split_groups, write_filelists
+
+    groups = clip_groups(find_clips(args.preprocessed_root), args.speaker_pattern)
+    splits = split_groups(groups, args.make_filelists, args.seed)
+    write_filelists(splits, args.filelists)
+    for split, names in splits.items():
+        print(
+            f"{split}: {len(names)} clips of {len({groups[n] for n in names})} speakers or sources"
+        )
+    print(f"filelists written: train with --filelists {args.filelists}")
+
+
+def correct_sync(args: argparse.Namespace) -> None:
+    """Sounds shifted as an expert says, or all of them put back."""
+    from hparams import HParams
+    from preparation.sync import correct_root, undo_root
+    from training import select_device
+
+    if args.undo_sync:
+        undo_root(args.preprocessed_root)
+    if args.correct_sync:
+        lists = args.filelists if os.path.isdir(args.filelists) else None
+        correct_root(
+            args.preprocessed_root,
+            args.expert,
+            lists,
+            (lists or os.path.join(args.preprocessed_root, "filelists")) + "_synced",
+            args.max_offset,
+            args.min_confidence,
+            select_device(args.device),
+            HParams(),
+        )
+
+
+def examine(args: argparse.Namespace) -> None:
+    """The doctor's page, numbers and picture."""
+    from preparation import doctor
+    from training import select_device
+
+    doctor.examine(
+        args.preprocessed_root,
+        args.doctor_out or os.path.join(args.preprocessed_root, "doctor"),
+        filelists=args.filelists if os.path.isdir(args.filelists) else None,
+        expert=args.expert,
+        device=select_device(args.device) if args.expert else "cpu",
+        workers=args.workers,
+        max_clips=args.max_clips,
+        seed=args.seed,
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ repository, torch hub's cache, face-alignment's download into that cache.
 from __future__ import annotations
 
 import http.client
+import logging
 import sys
 import threading
 import urllib.request
@@ -27,23 +28,33 @@ SMALLEST_SIDE = 32  # five halvings must leave a pixel
 CPU_PIXELS = 2**21  # of all frames in one forward pass on a CPU: about 1.5 GB of activations
 CONNECT_SECONDS = 10
 _download_lock = threading.Lock()
+logger = logging.getLogger(__name__)
 
 
 class SFDDetector:
     """S3FD on one device; not shared among threads (make one per worker).
 
     weights: path of the S3FD weights, else they are looked for as the module says. threshold: boxes
-    with a score above it are kept. InputError where no usable weights or no such device are there.
+    with a score above it are kept. half: run the network in float16, which pays on a GPU; boxes are
+    decoded in float32 either way. InputError where no usable weights or no such device are there.
     """
 
     name = "sfd"
 
-    def __init__(self, device: str = "cpu", weights: str | None = None, threshold: float = 0.5):
+    def __init__(
+        self,
+        device: str = "cpu",
+        weights: str | None = None,
+        threshold: float = 0.5,
+        half: bool = False,
+    ):
         self.device = _check_device(device)
         self.threshold = threshold
-        # The network runs in this type; boxes are decoded in float32 whatever it is.
+        self.network = load_network(find_weights(weights)).to(self.device)
         self.dtype = torch.float32
-        self.network = load_network(find_weights(weights)).to(self.device, self.dtype)
+        if half:
+            self.dtype = torch.float16
+            _halve(self.network)
 
     def detect(self, frames) -> list[list[Box]]:
         """uint8 BGR frames (N, H, W, 3) -> per frame its boxes, best first.
@@ -95,7 +106,27 @@ class SFDDetector:
         Per stride 4, 8, 16, 32, 64, 128: class scores before the softmax (N, 2, h, w), background
         first, and box offsets (N, 4, h, w).
         """
-        return [out.float() for out in self.network(images.to(self.device, self.dtype))]
+        outputs = [out.float() for out in self.network(images.to(self.device, self.dtype))]
+        if self.dtype == torch.float16 and not all(bool(out.isfinite().all()) for out in outputs):
+            logger.warning("S3FD overflows in half precision with these weights: float32 from here")
+            self.dtype = torch.float32
+            self.network.float()
+            return self.network_outputs(images)
+        return outputs
+
+
+def _halve(network: torch.nn.Module) -> None:
+    """float16 but for the layers that square and add up activations, which overflow in it."""
+    from face_alignment.detection.sfd.net_s3fd import L2Norm
+
+    network.half()
+    for layer in network.modules():
+        if isinstance(layer, L2Norm):
+            layer.float()
+            layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+            layer.register_forward_hook(
+                lambda _, inputs, output: output.to(network.conv1_1.weight.dtype)
+            )
 
 
 def prepare(frames: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:

@@ -241,3 +241,25 @@ def test_device_that_is_not_there(weights):
         create_detector("sfd", device="cuda:99", weights=str(weights))
     with pytest.raises(InputError, match="unknown device"):
         create_detector("sfd", device="gpu", weights=str(weights))
+
+
+def test_half_precision_boxes_are_within_a_pixel(weights, sfd):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 128, 160, 3), np.uint8)
+    half = create_detector("sfd", weights=str(weights), half=True, threshold=0.7)
+    full = create_detector("sfd", weights=str(weights), threshold=0.7)
+    for found, expected in zip(half.detect(frames), full.detect(frames), strict=True):
+        assert len(found) == len(expected) > 1
+        np.testing.assert_allclose(np.array(found)[:, :4], np.array(expected)[:, :4], atol=1)
+    assert half.network.conv1_1.weight.dtype == half.dtype  # it did run in half precision
+
+
+def test_half_precision_falls_back_where_it_overflows(weights, caplog):
+    import torch
+
+    detector = create_detector("sfd", weights=str(weights), half=True, threshold=0.7)
+    with torch.no_grad():
+        detector.network.conv1_1.weight *= 60000  # beyond float16 in the next layer
+    frames = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    detector.detect(frames)
+    assert "float32 from here" in caplog.text
+    assert detector.dtype == detector.network.conv1_1.weight.dtype == torch.float32

@@ -1,0 +1,128 @@
+"""Cutting a video into pieces that each show one person: at shot cuts, where the tracked face is
+lost, and at a length limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from face_detection.api import Box
+
+MIN_IOU = 0.3  # of a face in two neighbouring frames; a head does not jump further in 40 ms
+MAX_GAP = 12  # frames (half a second) for which a tracked face may be missed
+CUT_WIDTH = 160  # pixels; enough to tell a cut, and cheap for 4K
+
+
+@dataclass(frozen=True)
+class PieceRules:
+    """split: cut videos into pieces of min_frames..max_frames; else each video is one clip."""
+
+    split: bool
+    min_frames: int
+    max_frames: int
+
+
+@dataclass
+class Piece:
+    """Consecutive frames of one person. first: its first frame in the source at 25 fps."""
+
+    first: int
+    boxes: list[Box | None] = field(default_factory=list)  # of every frame since `first`
+    crowded: int = 0  # frames that show other faces too
+    next_frame: int = 0  # where the search for the next piece begins
+
+    def trim(self) -> None:
+        """Cut the frames behind the last one with a face."""
+        while self.boxes and self.boxes[-1] is None:
+            self.boxes.pop()
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes."""
+    width = min(a.x2, b.x2) - max(a.x1, b.x1)
+    height = min(a.y2, b.y2) - max(a.y1, b.y1)
+    if width <= 0 or height <= 0:
+        return 0.0
+    return width * height / (_area(a) + _area(b) - width * height)
+
+
+def _area(box: Box) -> float:
+    return (box.x2 - box.x1) * (box.y2 - box.y1)
+
+
+def follow(boxes: Sequence[Box], last: Box | None) -> Box | None:
+    """The box that continues `last`, if any."""
+    best = max(boxes, key=lambda box: overlap(box, last), default=None) if last else None
+    return best if best is not None and overlap(best, last) >= MIN_IOU else None
+
+
+class Pieces:
+    """The pieces of a video, frame by frame.
+
+    `feed` says which face of a frame belongs to the open piece and hands out the piece that ended
+    before that frame; after a piece has ended nothing is remembered, so a run that is taken up at
+    its `next_frame` finds the same pieces.
+    """
+
+    def __init__(self, rules: PieceRules, start: int = 0) -> None:
+        self.rules = rules
+        self.piece = None if rules.split else Piece(start)
+        self._last: Box | None = None
+        self._missed = 0
+
+    def feed(self, index: int, cut: bool, boxes: Sequence[Box]) -> tuple[Piece | None, Box | None]:
+        """(piece that ended before frame `index`, box of the open piece's face in that frame).
+
+        cut: whether a new shot begins with this frame. boxes: all faces found in it.
+        """
+        box = follow(boxes, self._last)
+        ended = None
+        if self.rules.split and self.piece is not None:
+            self._missed = 0 if box else self._missed + 1
+            full = index - self.piece.first >= self.rules.max_frames
+            if cut or full or self._missed > MAX_GAP:
+                ended, box = self.end(index), None
+        if box is None and (self.piece is None or not self.rules.split):
+            box = max(boxes, key=_area, default=None)  # a new person: the largest
+            if box is not None and self.piece is None:
+                self.piece = Piece(index)
+        if self.piece is not None:
+            self.piece.boxes.append(box)
+            self.piece.crowded += len(boxes) > 1
+        self._last = box or self._last
+        return ended, box
+
+    def end(self, index: int) -> Piece | None:
+        """The open piece, closed before frame `index`."""
+        ended, self.piece, self._last, self._missed = self.piece, None, None, 0
+        if ended is not None:
+            ended.next_frame = index
+            if self.rules.split:
+                ended.trim()
+        return ended
+
+
+class ShotCuts:
+    """Tells, frame by frame, whether a new shot begins (PySceneDetect's content detector)."""
+
+    def __init__(self) -> None:
+        from scenedetect import FrameTimecode
+        from scenedetect.detectors import ContentDetector
+
+        # without a shortest scene it judges by two neighbouring frames alone, so that a run that
+        # is taken up in the middle judges alike
+        self._detector = ContentDetector(min_scene_len=0)
+        self._timecode = FrameTimecode
+
+    def feed(self, index: int, frame: np.ndarray) -> bool:
+        """Whether `frame`, uint8 BGR (H, W, 3), differs from the one before as two shots do."""
+        import cv2
+
+        height = max(1, round(frame.shape[0] * CUT_WIDTH / frame.shape[1]))
+        small = cv2.resize(frame, (CUT_WIDTH, height), interpolation=cv2.INTER_AREA)
+        return bool(self._detector.process_frame(self._timecode(index, fps=25.0), small))
