@@ -84,8 +84,8 @@ def _add_root_arguments(group) -> None:
     add("--expert", metavar="CHECKPOINT", help="lip-sync expert: ours, or syncnet_v2.model")
     add("--max_offset", type=int, default=15, metavar="FRAMES",
         help="clips that are further out of sync are dropped; default %(default)s")
-    add("--min_confidence", type=float, default=0.0, metavar="C",
-        help="clips the expert is less sure of are dropped; for SyncNet v2 use 3; default: none")
+    add("--min_confidence", type=float, metavar="C",
+        help="clips the expert is less sure of are dropped; default 0.25, for SyncNet v2 3")
     add("--pack", action="store_true",
         help="also write each clip's crops at --img_size into one file, for fast loading")
     add("--img_size", type=int, default=96, help="of --pack; default %(default)s")

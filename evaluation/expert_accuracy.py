@@ -5,13 +5,18 @@ clips.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hparams import HParams
 
+if TYPE_CHECKING:
+    from clips import Clip
+
 MAX_SHIFT = 15  # frames; the search range of SyncNet's offset too
 CLEAR_SHIFT = 3  # frames; from here on a viewer notices, below the windows overlap almost wholly
+REPORTED_SHIFTS = (1, 2, 3, 5, 10)  # frames; each has an accuracy of its own
 
 
 def window_similarities(expert, folder: str, hp: HParams, batch_size: int = 64) -> np.ndarray:
@@ -20,34 +25,67 @@ def window_similarities(expert, folder: str, hp: HParams, batch_size: int = 64) 
     Only windows that start at consecutive frames are comparable by index; clips with gaps are cut
     to their longest run. InputError where the clip holds no window.
     """
-    import torch
-
-    from datasets import Clip, crop_audio_window, index_clip, read_window
+    from clips import Clip, index_clip, open_mel
     from errors import InputError
 
     clip = index_clip(folder, hp, individual_mels=False)
     if not isinstance(clip, Clip):
         raise InputError(f"{folder}: {clip}")
     starts = longest_run(clip.usable)
+    face = embed_faces(expert, clip, starts, hp, batch_size)
+    audio = embed_mels(expert, open_mel(folder, hp.num_mels), starts, hp, batch_size)
+    return face @ audio.T
+
+
+def embed_faces(
+    expert, clip: Clip, starts: np.ndarray, hp: HParams, batch_size: int = 64
+) -> np.ndarray:
+    """A SyncNet_color's embeddings (W, D) of a clip's face windows, float32 of length 1.
+
+    starts: (W,) consecutive frames, each with a complete window of crops.
+    """
+    import torch
+
     device = next(expert.parameters()).device
-    mel = np.load(f"{folder}/mel.npy")
-    paths = [clip.frame_path(i) for i in range(starts[0], starts[-1] + hp.syncnet_T)]
-    frames = np.stack(read_window(paths, hp.img_size))[:, hp.img_size // 2 :]  # (F, 48, 96, 3)
-    frames = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (F, 3, 48, 96) uint8
-    mels = np.stack([crop_audio_window(mel, s, hp.fps, hp.syncnet_mel_step_size).T for s in starts])
-    audio, face = [], []
+    lower = clip.read(int(starts[0]), len(starts) + hp.syncnet_T - 1, top=hp.img_size // 2)
+    frames = torch.from_numpy(lower).permute(0, 3, 1, 2)  # (F, 3, 48, 96) uint8
+    embeddings = []
     with torch.inference_mode():
         for first in range(0, len(starts), batch_size):
-            count = min(batch_size, len(starts) - first)
+            last = min(first + batch_size, len(starts))
             # (B, 15, 48, 96): five frames stacked frame by frame
-            x = torch.stack(
-                [frames[i : i + hp.syncnet_T].flatten(0, 1) for i in range(first, first + count)]
-            )
-            m = torch.from_numpy(mels[first : first + count])[:, None]
-            a, f = expert(m.to(device), x.to(device).float() / 255)
-            audio.append(a.cpu())
-            face.append(f.cpu())
-    return (torch.cat(face) @ torch.cat(audio).T).numpy()
+            x = [frames[i : i + hp.syncnet_T].flatten(0, 1) for i in range(first, last)]
+            x = torch.stack(x).to(device).float() / 255
+            embeddings.append(_unit(expert.face_encoder(x)))
+    return np.concatenate(embeddings)
+
+
+def embed_mels(
+    expert, mel: np.ndarray, starts: np.ndarray, hp: HParams, batch_size: int = 64
+) -> np.ndarray:
+    """A SyncNet_color's embeddings (W, D) of the mel windows that begin with the frames `starts`
+    (W,), float32 of length 1. mel (T, 80).
+    """
+    import torch
+
+    from datasets import crop_audio_window
+
+    device = next(expert.parameters()).device
+    steps = hp.syncnet_mel_step_size
+    windows = np.stack([crop_audio_window(mel, start, hp.fps, steps).T for start in starts])
+    embeddings = []
+    with torch.inference_mode():
+        for first in range(0, len(starts), batch_size):
+            x = torch.from_numpy(windows[first : first + batch_size])[:, None]  # (B, 1, 80, 16)
+            embeddings.append(_unit(expert.audio_encoder(x.to(device))))
+    return np.concatenate(embeddings)
+
+
+def _unit(embeddings) -> np.ndarray:
+    """What forward does with an encoder's output: (B, D, 1, 1) -> (B, D) of length 1."""
+    import torch
+
+    return torch.nn.functional.normalize(embeddings.flatten(1), dim=1).cpu().numpy()
 
 
 def longest_run(frames: np.ndarray) -> np.ndarray:
@@ -68,19 +106,20 @@ def balanced_accuracy(
         distance = np.abs(np.subtract.outer(np.arange(len(matrix)), np.arange(len(matrix))))
         in_sync.append(np.diag(matrix))
         shifted.append(matrix[np.isin(distance, list(shifts))])
-    return float(
-        (
-            (np.concatenate(in_sync) > threshold).mean()
-            + (np.concatenate(shifted) <= threshold).mean()
-        )
-        / 2
-    )
+    return balanced(np.concatenate(in_sync), np.concatenate(shifted), threshold)
+
+
+def balanced(in_sync: np.ndarray, shifted: np.ndarray, threshold: float = 0.5) -> float:
+    """Mean of the share of cosines in sync (N,) above the threshold and of shifted ones (M,) not
+    above it.
+    """
+    return float(((in_sync > threshold).mean() + (shifted <= threshold).mean()) / 2)
 
 
 def accuracy_report(similarities: Sequence[np.ndarray]) -> dict[str, float]:
     """balanced_accuracy for shifts CLEAR_SHIFT..MAX_SHIFT together, and for some alone."""
     clear = range(CLEAR_SHIFT, MAX_SHIFT + 1)
     report = {"accuracy": balanced_accuracy(similarities, clear)}
-    for shift in (1, 2, 3, 5, 10):
+    for shift in REPORTED_SHIFTS:
         report[f"accuracy_shift_{shift}"] = balanced_accuracy(similarities, [shift])
     return report

@@ -127,7 +127,7 @@ class PieceWriter:
 
         wavfile.write(os.path.join(self.folder, "audio.wav"), SAMPLE_RATE, sound)
         mel = melspectrogram(sound.astype(np.float32) / 32768)
-        np.save(os.path.join(self.folder, "mel.npy"), mel.T)
+        np.save(os.path.join(self.folder, "mel.npy"), np.ascontiguousarray(mel.T))
         record = {
             "source": self.source,
             "fps": FPS,
