@@ -2,66 +2,31 @@
 released loader).
 
 A sample is chosen by (seed, epoch, clip) alone, so it is the same whatever the number of workers,
-after a resume and in every validation.
+after a resume and in every validation. It costs a read of the window's crops and of its mel rows,
+nothing else of the clip; pictures stay uint8 until they are on the training device (`assemble`).
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 
 from audio import MEL_RATE
+from clips import Clip, index_clip, open_mel
 from errors import InputError
 from hparams import HParams, get_image_list
 
-MIN_CROPS = 3  # a clip needs more than this many times syncnet_T crops
-MAX_BAD_SAMPLES = (
-    50  # unreadable samples tolerated by one process before the data are called broken
-)
+MAX_BAD_CLIPS = 50  # clips with something unreadable that a run puts up with
 
 logger = logging.getLogger(__name__)
 
 
 class ShortWindow(ValueError):
     """The mel spectrogram ends before the window does."""
-
-
-class UnreadableFrame(ValueError):
-    """A face crop is missing or is no picture."""
-
-
-def get_frame_id(path: str) -> int:
-    """Frame number of a crop: 12 for `.../12.jpg`."""
-    return int(os.path.splitext(os.path.basename(path))[0])
-
-
-def get_window(start_path: str, length: int = 5) -> list[str]:
-    """Paths of the `length` crops that begin with `start_path`, existing or not."""
-    folder, first = os.path.dirname(start_path), get_frame_id(start_path)
-    return [os.path.join(folder, f"{frame}.jpg") for frame in range(first, first + length)]
-
-
-def read_window(paths: Sequence[str], img_size: int = 96) -> list[np.ndarray]:
-    """The crops as uint8 BGR (img_size, img_size, 3); UnreadableFrame names a bad one."""
-    window = []
-    for path in paths:
-        image = cv2.imread(path, cv2.IMREAD_COLOR)
-        if image is None:
-            raise UnreadableFrame(f"cannot read {path}")
-        window.append(cv2.resize(image, (img_size, img_size)))
-    return window
-
-
-def prepare_window(window: Sequence[np.ndarray]) -> np.ndarray:
-    """T frames uint8 (H, W, 3) -> float32 (3, T, H, W) in 0..1."""
-    return np.asarray(window, np.float32).transpose(3, 0, 1, 2) / 255.0
 
 
 def crop_audio_window(
@@ -96,65 +61,45 @@ def get_segmented_mels(
     )
 
 
-@dataclass(frozen=True)
-class Clip:
-    """A preprocessed clip: its folder, the frames at which a complete window of crops begins, and
-    which of those may serve as the sample's own window because their audio is complete too.
+def prepare_window(frames: torch.Tensor) -> torch.Tensor:
+    """Frames uint8 (..., T, H, W, 3) -> float32 (..., 3, T, H, W) in 0..1, on the same device."""
+    planes = frames.movedim(-1, -4).contiguous().float()
+    # divided by a tensor, as GPUs multiply by a plain number's reciprocal: not the same last bit
+    return planes / torch.full((), 255.0, device=frames.device)
+
+
+def assemble(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What the training steps use, made of a batch of samples on the device that it lies on.
+
+    Generator: x (B, 6, T, H, W) = [target window with its lower half zeroed | reference window], y
+    (B, 3, T, H, W) the target window, indiv_mels (B, T, 1, 80, 16), mel (B, 1, 80, 16). Expert: x
+    (B, 15, H/2, W) the lower halves, frame by frame, mel (B, 1, 80, 16), y (B, 1). Contrastive
+    expert, P windows a clip: x and mel with B*P windows, clip by clip, group (B*P,) the clip that
+    each is of and start (B*P,) its first frame. Pictures are float32 in 0..1; what else a batch has
+    passes as it is. Samples travel as uint8 because that is a quarter of the bytes.
     """
-
-    folder: str
-    starts: np.ndarray  # (S,) frame numbers
-    usable: np.ndarray  # (U,) frame numbers, a subset
-
-    def frame_path(self, frame: int) -> str:
-        return os.path.join(self.folder, f"{frame}.jpg")
-
-
-def index_clip(folder: str, hp: HParams, individual_mels: bool) -> Clip | str:
-    """The clip in `folder`, or the reason why it holds no window. `individual_mels`: the
-    generator's stricter rule.
-    """
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return "folder missing"
-    frames = np.array(
-        sorted(int(name[:-4]) for name in names if name.endswith(".jpg") and name[:-4].isdigit()),
-        int,
-    )
-    if len(frames) <= MIN_CROPS * hp.syncnet_T:
-        return f"{MIN_CROPS * hp.syncnet_T} face crops or fewer"
-    try:
-        rows = len(np.load(os.path.join(folder, "mel.npy"), mmap_mode="r"))
-    except (OSError, ValueError, EOFError, TypeError):
-        return "mel.npy missing or damaged"
-    last = np.arange(len(frames)) + hp.syncnet_T - 1
-    complete = (last < len(frames)) & (
-        frames[np.minimum(last, len(frames) - 1)] - frames == hp.syncnet_T - 1
-    )
-    starts = frames[complete]
-    needed = np.floor(MEL_RATE * starts / hp.fps) + hp.syncnet_mel_step_size
-    if individual_mels:
-        needed = (
-            np.floor(MEL_RATE * (starts + hp.syncnet_T - 2) / hp.fps) + hp.syncnet_mel_step_size
-        )
-        needed = np.where(starts == 0, np.inf, np.maximum(needed, _sync_rows(starts, hp)))
-    usable = starts[needed <= rows]
-    if len(starts) < 2 or not len(usable):
-        return "no five consecutive crops with complete audio"
-    return Clip(folder, starts, usable)
-
-
-def _sync_rows(starts: np.ndarray, hp: HParams) -> np.ndarray:
-    return np.floor(MEL_RATE * starts / hp.fps) + hp.syncnet_mel_step_size
+    batch = dict(batch)
+    if "start" in batch:  # (B, P): windows by the clip
+        group = batch["clip"].repeat_interleave(batch["start"].shape[1])
+        batch |= {name: batch[name].flatten(0, 1) for name in ("window", "mel", "start")}
+        batch["group"] = group
+    if "window" in batch:
+        window = prepare_window(batch.pop("window"))  # (B, 3, T, H/2, W)
+        return {"x": window.transpose(1, 2).flatten(1, 2), **batch}
+    y = prepare_window(batch.pop("target"))
+    masked = y.clone()
+    masked[..., y.shape[-2] // 2 :, :] = 0
+    x = torch.cat([masked, prepare_window(batch.pop("reference"))], dim=1)
+    return {"x": x, "y": y, **batch}
 
 
 class WindowDataset(torch.utils.data.Dataset):
     """What both data sets share: the index of clips, seeded choice of windows, bounded tolerance
     for bad files.
 
-    Items are addressed by (epoch, clip index); a plain index means epoch 0. Raises InputError where
-    the split has no usable clip, with the counts of reasons.
+    Items are addressed by (epoch, clip index); a plain index means epoch 0. A sample's "clip" is
+    the index of the clip that it is of: another one's where that could not be read. Raises
+    InputError where the split has no usable clip, with the counts of reasons.
     """
 
     individual_mels = False
@@ -164,14 +109,12 @@ class WindowDataset(torch.utils.data.Dataset):
     ) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
-        self.hp, self.split, self.bad_samples = hp, split, 0
+        self.hp, self.split = hp, split
         folders = get_image_list(data_root, split, filelists)
         with ThreadPoolExecutor(
             16
         ) as pool:  # the index waits for the file system, not for the processor
-            found = list(
-                pool.map(lambda folder: index_clip(folder, hp, self.individual_mels), folders)
-            )
+            found = list(pool.map(self.index, folders))
         self.clips = [clip for clip in found if isinstance(clip, Clip)]
         self.unusable = Counter(reason for reason in found if isinstance(reason, str))
         reasons = ", ".join(
@@ -190,45 +133,51 @@ class WindowDataset(torch.utils.data.Dataset):
                 len(folders),
                 reasons,
             )
+        # shared with the loader's workers, so that all of them together report a clip once
+        self._bad = torch.zeros(len(self.clips), dtype=torch.bool).share_memory_()
+
+    @property
+    def bad_clips(self) -> int:
+        """How many clips have turned out unreadable, wholly or in part, in any process that loads
+        from this data set.
+        """
+        return int(self._bad.sum())
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, torch.Tensor]:
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        for attempt in range(MAX_BAD_SAMPLES):
-            # an unreadable sample is replaced by the next clip's, in a way that a rerun repeats
-            clip = self.clips[(index + attempt) % len(self.clips)]
+        for attempt in range(MAX_BAD_CLIPS):
+            # an unreadable sample is replaced by the next clip's, in a way that a rerun repeats:
+            # which clips are known to be bad must not count
+            used = (index + attempt) % len(self.clips)
+            clip = self.clips[used]
             rng = np.random.default_rng((self.hp.seed, epoch, index, attempt))
             try:
-                return self.sample(clip, rng)
+                return {**self.sample(clip, rng), "clip": torch.tensor(used)}
             except (OSError, ValueError, EOFError) as error:
-                self.bad_samples += 1
-                logger.warning("%s: unreadable sample %d: %s", self.split, self.bad_samples, error)
                 reason = f"{clip.folder}: {error}"
-                if self.bad_samples >= MAX_BAD_SAMPLES:
+                self._report(used, reason)
+                if self.bad_clips >= MAX_BAD_CLIPS:
                     break
         raise InputError(
-            f"{self.bad_samples} samples of the split {self.split!r} could not be read, "
-            f"the last in {reason}"
+            f"{self.bad_clips} of the {len(self.clips)} clips of the split {self.split!r} could "
+            f"not be read, the last was {reason}"
         )
+
+    def _report(self, index: int, reason: str) -> None:
+        """Log a bad clip when it is first met: a run meets it again in every epoch."""
+        if not self._bad[index]:
+            self._bad[index] = True
+            logger.warning("%s: bad clip %s", self.split, reason)
+
+    def index(self, folder: str) -> Clip | str:
+        """The clip in `folder`, or the reason why it is of no use here."""
+        return index_clip(folder, self.hp, self.individual_mels)
 
     def sample(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         raise NotImplementedError
-
-    def _mel(self, clip: Clip) -> np.ndarray:
-        mel = np.load(os.path.join(clip.folder, "mel.npy"), mmap_mode="r")  # (T, 80)
-        if mel.ndim != 2 or mel.shape[1] != self.hp.num_mels:
-            raise ValueError(
-                f"{clip.folder}/mel.npy has shape {mel.shape}, expected (T, {self.hp.num_mels})"
-            )
-        return mel
-
-    def _frames(self, clip: Clip, start: int) -> np.ndarray:
-        """(3, T, H, W) in 0..1 of the window that begins at frame `start`."""
-        return prepare_window(
-            read_window(get_window(clip.frame_path(start), self.hp.syncnet_T), self.hp.img_size)
-        )
 
     def _choose(self, clip: Clip, rng: np.random.Generator) -> tuple[int, int]:
         """A usable start frame and another one, for the reference or the wrong window."""
@@ -237,33 +186,63 @@ class WindowDataset(torch.utils.data.Dataset):
 
 
 class SyncNetDataset(WindowDataset):
-    """Samples of the expert: x (15, 48, 96) lower face halves, mel (1, 80, 16), y (1,) 1 = in sync,
-    0 = not.
+    """Samples of the expert: window uint8 BGR (T, H/2, W, 3) lower face halves, mel (1, 80, 16), y
+    (1,) 1 = in sync, 0 = not.
     """
 
-    def sample(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    def draw(self, clip: Clip, rng: np.random.Generator) -> tuple[int, int]:
+        """Start frames of a sample's sound and of its picture: with even odds the same."""
         start, wrong = self._choose(clip, rng)
-        in_sync = rng.random() < 0.5
-        mel = crop_audio_window(
-            self._mel(clip), start, self.hp.fps, self.hp.syncnet_mel_step_size
-        )  # (16, 80)
-        window = self._frames(clip, start if in_sync else wrong)
-        lower = window[:, :, window.shape[2] // 2 :]  # (3, T, H/2, W)
-        x = lower.transpose(1, 0, 2, 3).reshape(
-            -1, *lower.shape[2:]
-        )  # (15, H/2, W): frame by frame
+        return start, start if rng.random() < 0.5 else wrong
+
+    def sample(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        heard, seen = self.draw(clip, rng)
         return {
-            "x": torch.from_numpy(x.copy()),
-            "mel": torch.from_numpy(mel.T.copy())[None],
-            "y": torch.tensor([float(in_sync)]),
+            "window": self.lower_halves(clip, seen),
+            "mel": self._mels(clip, [heard])[0],
+            "y": torch.tensor([float(heard == seen)]),
+        }
+
+    def lower_halves(self, clip: Clip, start: int) -> torch.Tensor:
+        """The T crops from frame `start` on, uint8 BGR (T, H/2, W, 3)."""
+        return torch.from_numpy(clip.read(start, self.hp.syncnet_T, top=self.hp.img_size // 2))
+
+    def _mels(self, clip: Clip, starts: Sequence[int]) -> torch.Tensor:
+        """Mel windows (N, 1, 80, 16) that begin with the frames `starts`."""
+        hp = self.hp
+        mel = open_mel(clip.folder, hp.num_mels)
+        windows = [
+            crop_audio_window(mel, start, hp.fps, hp.syncnet_mel_step_size) for start in starts
+        ]
+        return mel_tensor(np.stack(windows).transpose(0, 2, 1))[:, None]
+
+
+class SyncNetContrastiveDataset(SyncNetDataset):
+    """Samples of the contrastive expert: P = hp.contrastive_windows windows of one clip, each with
+    its own sound.
+
+    window uint8 BGR (P, T, H/2, W, 3) lower face halves, mel (P, 1, 80, 16), start (P,) the frames
+    with which they begin, all different. Clips with fewer usable windows are left out.
+    """
+
+    def index(self, folder: str) -> Clip | str:
+        clip = super().index(folder)
+        if isinstance(clip, Clip) and len(clip.usable) < self.hp.contrastive_windows:
+            return f"fewer than contrastive_windows = {self.hp.contrastive_windows} windows"
+        return clip
+
+    def sample(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        starts = rng.choice(clip.usable, self.hp.contrastive_windows, replace=False)
+        return {
+            "window": torch.stack([self.lower_halves(clip, int(start)) for start in starts]),
+            "mel": self._mels(clip, starts),
+            "start": torch.from_numpy(starts.astype(np.int64)),
         }
 
 
 class Wav2LipDataset(WindowDataset):
-    """Samples of the generators.
-
-    x (6, 5, 96, 96) = [target window with its lower half zeroed | reference window], indiv_mels (5,
-    1, 80, 16), mel (1, 80, 16) for the expert, y (3, 5, 96, 96).
+    """Samples of the generators: target and reference windows uint8 BGR (T, H, W, 3), indiv_mels
+    (T, 1, 80, 16), mel (1, 80, 16) for the expert.
     """
 
     individual_mels = True
@@ -271,18 +250,25 @@ class Wav2LipDataset(WindowDataset):
     def sample(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         hp = self.hp
         start, wrong = self._choose(clip, rng)
-        mel = self._mel(clip)
+        mel = open_mel(clip.folder, hp.num_mels)
         indiv_mels = get_segmented_mels(
             mel, start, hp.syncnet_T, hp.fps, hp.syncnet_mel_step_size
         )  # (5, 16, 80)
         sync_mel = crop_audio_window(mel, start, hp.fps, hp.syncnet_mel_step_size)  # (16, 80)
-        y = self._frames(clip, start)
-        masked = y.copy()
-        masked[:, :, y.shape[2] // 2 :] = 0
-        x = np.concatenate([masked, self._frames(clip, wrong)])  # (6, T, H, W)
         return {
-            "x": torch.from_numpy(x),
-            "indiv_mels": torch.from_numpy(indiv_mels.transpose(0, 2, 1).copy())[:, None],
-            "mel": torch.from_numpy(sync_mel.T.copy())[None],
-            "y": torch.from_numpy(y),
+            "target": torch.from_numpy(clip.read(start, hp.syncnet_T)),
+            "reference": torch.from_numpy(clip.read(wrong, hp.syncnet_T)),
+            "indiv_mels": mel_tensor(indiv_mels.transpose(0, 2, 1))[:, None],
+            "mel": mel_tensor(sync_mel.T)[None],
         }
+
+
+def mel_tensor(mel: np.ndarray) -> torch.Tensor:
+    """A copy as float32: mel rows are views of a file that is mapped read-only. ValueError where
+    they are not all finite: one such sample would end the run.
+    """
+    with np.errstate(over="ignore"):
+        copy = np.array(mel, np.float32, order="C")
+    if not np.isfinite(copy).all():
+        raise ValueError("mel.npy holds values that are not finite")
+    return torch.from_numpy(copy)

@@ -1,5 +1,6 @@
 import json
 import shutil
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -7,31 +8,42 @@ import pytest
 import torch
 from conftest import GOLDEN
 
-from datasets import (
-    MAX_BAD_SAMPLES,
-    ShortWindow,
-    SyncNetDataset,
+from clips import (
     UnreadableFrame,
-    Wav2LipDataset,
-    crop_audio_window,
+    choose_reduction,
     get_frame_id,
-    get_segmented_mels,
     get_window,
     index_clip,
-    prepare_window,
+    map_array,
+    pack_path,
     read_window,
+)
+from datasets import (
+    ShortWindow,
+    SyncNetContrastiveDataset,
+    SyncNetDataset,
+    Wav2LipDataset,
+    assemble,
+    crop_audio_window,
+    get_segmented_mels,
+    prepare_window,
 )
 from errors import InputError
 from hparams import HParams
+from training import train_batches
 
 HP = HParams(num_workers=0)
 
 
-def make_clip(folder, frames=30, rows=200, missing=()):
-    """Crops whose brightness is their frame number and a mel whose values are their row number."""
+def make_clip(folder, frames=30, rows=200, missing=(), size=(110, 90)):
+    """Crops whose brightness is their frame number (with some noise in the lower right corner) and
+    a mel whose values are their row number.
+    """
     folder.mkdir(parents=True)
     for frame in set(range(frames)) - set(missing):
-        picture = np.full((110, 90, 3), frame * 4, np.uint8)
+        picture = np.full((*size, 3), frame * 4, np.uint8)
+        corner = picture[-40:, -40:]
+        corner[:] = np.random.default_rng(frame).integers(0, 256, corner.shape)
         cv2.imwrite(str(folder / f"{frame}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
     np.save(folder / "mel.npy", np.repeat(np.arange(rows, dtype=np.float32)[:, None], 80, axis=1))
     return folder
@@ -39,6 +51,11 @@ def make_clip(folder, frames=30, rows=200, missing=()):
 
 @pytest.fixture
 def root(tmp_path):
+    return make_root(tmp_path)
+
+
+def make_root(tmp_path):
+    """Three clips in data/ and a filelist of them."""
     for name in ("a/00001", "a/00002", "b/00001"):
         make_clip(tmp_path / "data" / name)
     (tmp_path / "train.txt").write_text("a/00001\na/00002 5\nb/00001\n")
@@ -77,11 +94,52 @@ def test_names_and_paths():
 def test_window_is_read_resized_and_scaled(tmp_path):
     folder = make_clip(tmp_path / "c", frames=6)
     window = read_window(get_window(str(folder / "1.jpg")))
-    prepared = prepare_window(window)
-    assert prepared.shape == (3, 5, 96, 96) and prepared.dtype == np.float32
+    assert window.shape == (5, 96, 96, 3) and window.dtype == np.uint8
+    prepared = prepare_window(torch.from_numpy(window))
+    assert prepared.shape == (3, 5, 96, 96) and prepared.dtype == torch.float32
     np.testing.assert_allclose(prepared[:, :, 40, 40] * 255, [[4, 8, 12, 16, 20]] * 3, atol=2)
+    expected = (window.astype(np.float32) / 255).transpose(3, 0, 1, 2)
+    assert np.array_equal(prepared, expected)  # to the last bit
     with pytest.raises(UnreadableFrame, match=r"6\.jpg"):
         read_window(get_window(str(folder / "2.jpg")))
+
+
+@pytest.mark.parametrize(
+    ("size", "img_size", "factor"),
+    [((383, 500), 96, 1), ((384, 400), 96, 2), ((1000, 768), 96, 4), ((1536, 1600), 96, 8),
+     ((384, 384), 97, 1), ((128, 128), 32, 2)],
+)  # fmt: skip
+def test_crops_are_shrunk_in_decoding_where_twice_the_size_remains(
+    tmp_path, size, img_size, factor
+):
+    path = str(tmp_path / "0.jpg")
+    cv2.imwrite(path, np.zeros((*size, 3), np.uint8))
+    assert choose_reduction(path, img_size) == factor
+    assert choose_reduction(str(tmp_path / "1.jpg"), img_size) == 1
+
+
+def test_large_crops(tmp_path):
+    """A reduced decode averages, as an area resize does, and one factor serves a clip whose crops
+    are not all large.
+    """
+    rng = np.random.default_rng(0)
+    scene = cv2.GaussianBlur(rng.integers(0, 256, (480, 420, 3), np.uint8), (0, 0), 6) * 3
+    sizes = [(420, 480)] * 8 + [(300, 343)] * 12
+    (tmp_path / "c").mkdir()
+    for frame, size in enumerate(sizes):
+        cv2.imwrite(str(tmp_path / f"c/{frame}.jpg"), cv2.resize(scene, size), [1, 95])
+    np.save(tmp_path / "c/mel.npy", np.zeros((200, 80), np.float32))
+    clip = index_clip(str(tmp_path / "c"), HP, True)
+    assert clip.reduction == 2
+    window = clip.read(5, 5)
+    assert window.shape == (5, 96, 96, 3)
+    for frame, made in zip(range(5, 10), window, strict=True):
+        full = cv2.imread(str(tmp_path / f"c/{frame}.jpg"))
+        close = cv2.resize(full, (96, 96), interpolation=cv2.INTER_AREA)
+        assert np.abs(made.astype(int) - close).mean() < 2
+        plain = cv2.resize(full, (96, 96))
+        assert np.array_equal(made, plain) == (frame >= 8)  # small ones are decoded in full
+    assert np.array_equal(clip.read(5, 5, top=48), window[:, 48:])
 
 
 def test_index_knows_gaps_and_short_audio(tmp_path):
@@ -116,32 +174,49 @@ def test_unusable_clips_are_counted_and_none_left_is_an_error(root):
         Wav2LipDataset(str(root / "data"), "train", HP, str(root))
 
 
-def frame_numbers(x):
-    """(T,) frame numbers told from the upper-left pixels of (3, T, H, W)."""
-    return torch.round(x[0, :, 5, 5] * 255 / 4).int().tolist()
+def frame_numbers(frames):
+    """(T,) frame numbers told from the upper-left pixels of (T, H, W, 3)."""
+    return torch.round(frames[:, 5, 5, 0] / 4).int().tolist()
 
 
 def test_generator_samples(root):
     data = Wav2LipDataset(str(root / "data"), "train", HP, str(root))
     for epoch in range(8):
         sample = data[epoch, 1]
-        shapes = {name: tuple(value.shape) for name, value in sample.items()}
-        assert shapes == {
-            "x": (6, 5, 96, 96), "indiv_mels": (5, 1, 80, 16), "mel": (1, 80, 16),
-            "y": (3, 5, 96, 96),
+        described = {name: (value.dtype, *value.shape) for name, value in sample.items()}
+        assert described == {
+            "target": (torch.uint8, 5, 96, 96, 3), "reference": (torch.uint8, 5, 96, 96, 3),
+            "indiv_mels": (torch.float32, 5, 1, 80, 16), "mel": (torch.float32, 1, 80, 16),
+            "clip": (torch.int64,),
         }  # fmt: skip
-        truth, target, reference = (
-            frame_numbers(part) for part in (sample["y"], sample["x"][:3], sample["x"][3:])
-        )
-        start = truth[0]
-        assert truth == target == list(range(start, start + 5))
-        assert reference == list(range(reference[0], reference[0] + 5)) != truth
-        assert (sample["x"][:3, :, 48:] == 0).all()
-        assert torch.equal(sample["x"][:3, :, :48], sample["y"][:, :, :48])
+        assert sample["clip"] == 1
+        target, reference = frame_numbers(sample["target"]), frame_numbers(sample["reference"])
+        start = target[0]
+        assert target == list(range(start, start + 5))
+        assert reference == list(range(reference[0], reference[0] + 5)) != target
         assert sample["mel"][0, 0, 0] == int(80 * start / 25)
         own = [int(80 * (i - 1) / 25) for i in range(start, start + 5)]
         assert sample["indiv_mels"][:, 0, 0, 0].tolist() == own
         assert (sample["indiv_mels"][0, 0, :, 3] == own[0] + 3).all()  # (80 bands, 16 rows)
+
+
+def test_assembled_generator_batch(root):
+    hp = HParams(num_workers=0, img_size=33)  # odd: the lower half is the larger
+    data = Wav2LipDataset(str(root / "data"), "train", hp, str(root))
+    loaded = torch.utils.data.default_collate([data[0, 0], data[0, 1]])
+    batch = assemble(loaded)
+    shapes = {name: tuple(value.shape) for name, value in batch.items()}
+    assert shapes == {
+        "x": (2, 6, 5, 33, 33), "y": (2, 3, 5, 33, 33), "indiv_mels": (2, 5, 1, 80, 16),
+        "mel": (2, 1, 80, 16), "clip": (2,),
+    }  # fmt: skip
+    assert batch["clip"].tolist() == [0, 1]
+    assert batch["x"].dtype == batch["y"].dtype == torch.float32 and batch["x"].is_contiguous()
+    assert (batch["x"][:, :3, :, 16:] == 0).all()
+    assert torch.equal(batch["x"][:, :3, :, :16], batch["y"][:, :, :, :16])
+    for name, made in (("target", batch["y"]), ("reference", batch["x"][:, 3:])):
+        assert torch.equal((made * 255).round(), loaded[name].permute(0, 4, 1, 2, 3).float())
+    assert torch.equal(batch["mel"], loaded["mel"])
 
 
 def test_expert_samples_are_half_in_sync(root):
@@ -149,37 +224,71 @@ def test_expert_samples_are_half_in_sync(root):
     labels = []
     for epoch in range(60):
         sample = data[epoch, 0]
-        assert sample["x"].shape == (15, 48, 96) and sample["mel"].shape == (1, 80, 16)
-        start = round(float(sample["x"][0, 5, 5]) * 255 / 4)
-        in_sync = sample["mel"][0, 0, 0] == int(80 * start / 25)
+        assert sample["window"].shape == (5, 48, 96, 3) and sample["window"].dtype == torch.uint8
+        assert sample["mel"].shape == (1, 80, 16) and sample["y"].shape == (1,)
+        seen = frame_numbers(sample["window"])
+        in_sync = sample["mel"][0, 0, 0] == int(80 * seen[0] / 25)
         assert bool(in_sync) == bool(sample["y"])
-        seen = [round(float(sample["x"][3 * i, 5, 5]) * 255 / 4) for i in range(5)]
-        assert seen == list(range(start, start + 5))  # stacked frame by frame
+        assert seen == list(range(seen[0], seen[0] + 5))
         labels.append(float(sample["y"]))
     assert 0.3 < np.mean(labels) < 0.7
+
+
+def test_assembled_expert_batch_stacks_lower_halves_frame_by_frame(root):
+    data = SyncNetDataset(str(root / "data"), "train", HP, str(root))
+    loaded = torch.utils.data.default_collate([data[0, 0], data[0, 1]])
+    batch = assemble(loaded)
+    assert batch.keys() == {"x", "mel", "y", "clip"} and batch["x"].shape == (2, 15, 48, 96)
+    for frame in range(5):
+        for channel in range(3):
+            plane = loaded["window"][:, frame, :, :, channel].float() / 255
+            assert torch.equal(batch["x"][:, 3 * frame + channel], plane)
 
 
 def test_samples_depend_on_seed_epoch_and_clip_alone(root):
     one = Wav2LipDataset(str(root / "data"), "train", HP, str(root))
     two = Wav2LipDataset(str(root / "data"), "train", HP, str(root))
     [one[9, 0] for _ in range(3)]
-    assert torch.equal(one[3, 2]["x"], two[3, 2]["x"])
+    assert torch.equal(one[3, 2]["target"], two[3, 2]["target"])
     assert any(not torch.equal(one[3, 2]["mel"], one[epoch, 2]["mel"]) for epoch in range(4, 8))
     other = Wav2LipDataset(str(root / "data"), "train", HParams(seed=1), str(root))
     assert any(not torch.equal(one[epoch, 2]["mel"], other[epoch, 2]["mel"]) for epoch in range(4))
 
 
-def test_an_unreadable_sample_is_replaced_and_counted(root):
-    data = Wav2LipDataset(str(root / "data"), "train", HP, str(root))
-    for picture in (root / "data/a/00001").glob("*.jpg"):
-        picture.write_bytes(b"")
-    assert data[0, 0]["x"].shape == (6, 5, 96, 96)
-    assert data.bad_samples == 1
+def same(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_nothing_but_unreadable_samples_is_an_error(root):
-    data = Wav2LipDataset(str(root / "data"), "train", HP, str(root))
-    for picture in (root / "data").rglob("*.jpg"):
-        picture.write_bytes(b"")
-    with pytest.raises(InputError, match=f"{MAX_BAD_SAMPLES} samples.*cannot read"):
-        data[0, 0]
+@pytest.mark.parametrize("kind", [Wav2LipDataset, SyncNetDataset, SyncNetContrastiveDataset])
+def test_samples_do_not_depend_on_the_number_of_workers(root, kind):
+    make_clip(root / "data/b/00002", 40, 130, missing=[20, 22])
+    (root / "data/b/00001/9.jpg").write_bytes(b"")  # some samples are replaced
+    (root / "train.txt").write_text("a/00001\na/00002\nb/00001\nb/00002\n")
+    runs = []
+    for workers in (0, 1, 2):
+        hp = HParams(num_workers=workers)
+        data = kind(str(root / "data"), "train", hp, str(root))
+        runs.append(list(islice(train_batches(data, 3, hp, 6), 8)))
+    for run in runs[1:]:
+        assert all(same(one, two) for one, two in zip(runs[0], run, strict=True))
+
+
+def test_arrays_are_mapped_as_numpy_reads_them(tmp_path):
+    rng = np.random.default_rng(0)
+    for array in (rng.random((7, 80), np.float32), np.asfortranarray(rng.random((7, 80))),
+                  np.arange(5), np.zeros((0, 80), np.float32)):  # fmt: skip
+        np.save(tmp_path / "a.npy", array)
+        mapped = map_array(str(tmp_path / "a.npy"))
+        assert mapped.dtype == array.dtype and np.array_equal(mapped, array)
+        assert not mapped.flags.writeable
+    np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
+    with pytest.raises(ValueError, match="plain numbers"):
+        map_array(str(tmp_path / "a.npy"))
+
+
+def test_file_names_that_are_no_frame_numbers(tmp_path):
+    folder = make_clip(tmp_path / "c")
+    for name in ("007.jpg", "x.jpg", "-1.jpg", "99999999999.jpg", "²5.jpg", "31.jpg.part"):
+        (folder / name).touch()
+    assert index_clip(str(folder), HP, True).frames.tolist() == list(range(30))
+    assert pack_path("c", 96) == "c/frames_96.npy"

@@ -51,7 +51,8 @@ def test_longest_run():
 def test_similarities_are_the_experts_own(preprocessed_root):
     import torch
 
-    from datasets import crop_audio_window, get_window, prepare_window, read_window
+    from clips import get_window, read_window
+    from datasets import crop_audio_window, prepare_window
     from hparams import HParams
     from models import create_model
     from models.syncnet import stack_window
@@ -59,11 +60,11 @@ def test_similarities_are_the_experts_own(preprocessed_root):
     folder = str(preprocessed_root / "s0000/00001")
     expert = create_model("SyncNet_color", 0.125).eval()
     matrix = window_similarities(expert, folder, HParams(), batch_size=7)
-    frames = prepare_window(read_window(get_window(f"{folder}/5.jpg")))
+    frames = torch.from_numpy(read_window(get_window(f"{folder}/5.jpg")))[None]
     mel = crop_audio_window(np.load(f"{folder}/mel.npy"), 9)
     with torch.no_grad():
         audio, face = expert(
-            torch.from_numpy(mel.T.copy())[None, None], stack_window(torch.from_numpy(frames)[None])
+            torch.from_numpy(mel.T.copy())[None, None], stack_window(prepare_window(frames))
         )
     assert matrix[5, 9] == pytest.approx(float((audio * face).sum()), abs=1e-5)
 
