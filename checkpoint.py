@@ -1,18 +1,20 @@
 """Checkpoints: one dict in the released format and more, written atomically, read without running
 anything in it.
 
-Released keys: `state_dict`, `optimizer`, `global_step`, `global_epoch`. Ours: `model` (name and
-width), `hparams`, `syncnet_wt`, `rng`. Files travel both ways: released ones load here, ours load
-there.
+Released keys: `state_dict`, `optimizer`, `global_step`, `global_epoch`. Ours: `model` (name, width
+and img_size), `hparams`, `syncnet_wt`, `rng`. Files travel both ways: released ones load here, ours
+load there.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Iterable, KeysView
 from typing import TYPE_CHECKING
 
 from errors import InputError, require_file
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 CHECKPOINT_NAME = re.compile(r"checkpoint_step(\d{9,})\.pth")
+STAGE_KEY = re.compile(r"face_(?:en|de)coder_stages\.(192|288|384)\.")  # models/conv.py
+
+logger = logging.getLogger(__name__)
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict:
@@ -107,23 +112,63 @@ def _refuse_text(path: str) -> None:
         )
 
 
-def load_weights(model: nn.Module, checkpoint: dict, path: str | os.PathLike) -> None:
-    """Put a checkpoint's weights into `model`; InputError where the file is another model's."""
+def load_weights(
+    model: nn.Module, checkpoint: dict, path: str | os.PathLike, partial: bool = False
+) -> None:
+    """Put a checkpoint's weights into `model`; InputError where the file is another model's.
+
+    partial: the file may be of a smaller img_size. The stages that it lacks keep their values, and
+    a freshly made model then starts as the smaller one (models/conv.py).
+    """
     expected, found = model.state_dict(), checkpoint["state_dict"]
     name = type(model).__name__
-    if expected.keys() != found.keys():
-        missing, extra = len(expected.keys() - found.keys()), len(found.keys() - expected.keys())
-        raise InputError(
-            f"checkpoint {path} is not a {name}: {missing} of its {len(expected)} "
-            f"parameters are missing and {extra} are foreign{_guess(checkpoint)}"
-        )
-    for key, value in expected.items():
-        if value.shape != found[key].shape:
+    _check_keys(expected.keys(), checkpoint, path, name, partial)
+    for key, value in found.items():
+        if value.shape != expected[key].shape:
             raise InputError(
                 f"checkpoint {path} is a {name} of another size: {key} is "
-                f"{tuple(found[key].shape)}, expected {tuple(value.shape)}"
+                f"{tuple(value.shape)}, expected {tuple(expected[key].shape)}"
             )
-    model.load_state_dict(found)
+    model.load_state_dict(found, strict=not partial)
+    if len(found) < len(expected):
+        taken = f"{len(found)} of {len(expected)} tensors"
+        size = _img_size(found)
+        logger.info("took %s from %s, of img_size %d; the rest begins afresh", taken, path, size)
+
+
+def _check_keys(
+    expected: KeysView[str], checkpoint: dict, path: str | os.PathLike, name: str, partial: bool
+) -> None:
+    """InputError unless a checkpoint has the expected keys, or with `partial` all but those of
+    stages larger than its img_size.
+    """
+    found = checkpoint["state_dict"].keys()
+    lacking, foreign = expected - found, found - expected
+    if not all(STAGE_KEY.match(key) for key in lacking | foreign):
+        raise InputError(
+            f"checkpoint {path} is not a {name}: {len(lacking)} of its {len(expected)} "
+            f"parameters are missing and {len(foreign)} are foreign{_guess(checkpoint)}"
+        )
+    size, wanted = _img_size(found), _img_size(expected)
+    incomplete = not foreign and any(_img_size([key]) <= size for key in lacking)
+    if incomplete or (foreign and size == wanted):
+        raise InputError(
+            f"checkpoint {path} is damaged: its stages for img_size {size} are incomplete"
+        )
+    if foreign or (lacking and not partial):
+        raise InputError(
+            f"checkpoint {path} is a {name} of another size: img_size {size}, expected {wanted}"
+        )
+
+
+def _img_size(keys: Iterable[str]) -> int:
+    """The picture size that a state dict with these keys is for: 96 where no stage was added."""
+    return max((int(match[1]) for match in map(STAGE_KEY.match, keys) if match), default=96)
+
+
+def describe_model(model: nn.Module) -> dict[str, str | float | int]:
+    """The record "model" of a checkpoint: {"name", "width", "img_size"}, what load_model needs."""
+    return {"name": type(model).__name__, "width": model.width, "img_size": model.img_size}
 
 
 def _guess(checkpoint: dict) -> str:
@@ -142,8 +187,9 @@ def _guess(checkpoint: dict) -> str:
 
 
 def load_model(path: str | os.PathLike, name: str) -> nn.Module:
-    """A model in eval mode with the weights of a checkpoint; its width is the one the checkpoint
-    was written with.
+    """A model in eval mode with the weights of a checkpoint, of the width and img_size that the
+    checkpoint was written with: its record "model", and where there is none, as in released files,
+    width 1 and the img_size that its keys are for.
     """
     from models import create_model
 
@@ -155,7 +201,15 @@ def load_model(path: str | os.PathLike, name: str) -> nn.Module:
     width = described.get("width", 1.0)
     if not isinstance(width, (int, float)) or not 0 < width <= 4:
         raise InputError(f"checkpoint {path} is damaged: model width {width!r}")
-    model = create_model(name, width=width)
+    img_size = _img_size(checkpoint["state_dict"])
+    if described.get("img_size", img_size) != img_size:
+        raise InputError(
+            f"checkpoint {path} is damaged: model img_size {described['img_size']!r}, "
+            f"but its weights are for {img_size}"
+        )
+    if name == "SyncNet_v2":  # has one size; another model's file is refused below
+        img_size = 96
+    model = create_model(name, width=width, img_size=img_size)
     load_weights(model, checkpoint, path)
     return model.eval()
 

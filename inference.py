@@ -85,7 +85,7 @@ class LipSync:
 
         self.device = select_device(device)
         self.model = load_model(checkpoint, "Wav2Lip").to(self.device)
-        self.img_size = 96
+        self.img_size = self.model.img_size
         self._detector = None
         self._detector_name, self._detector_options = detector, detector_options or {}
 
@@ -101,7 +101,9 @@ class LipSync:
         return self._detector
 
     def generate(self, faces: np.ndarray, mels: np.ndarray) -> np.ndarray:
-        """Faces uint8 BGR (N, 96, 96, 3) and mel windows (N, 80, 16) -> faces that say them."""
+        """Faces uint8 BGR (N, H, W, 3) and mel windows (N, 80, 16) -> faces that say them;
+        H = W = img_size.
+        """
         import torch
 
         with torch.inference_mode():
@@ -109,7 +111,7 @@ class LipSync:
             mel = torch.from_numpy(mels).to(self.device).float()[:, None]  # (N, 1, 80, 16)
             masked = face.clone()
             masked[:, :, face.shape[2] // 2 :] = 0
-            frames = self.model(mel, torch.cat((masked, face), dim=1))  # (N, 3, 96, 96) in 0..1
+            frames = self.model(mel, torch.cat((masked, face), dim=1))  # (N, 3, H, W) in 0..1
             # truncated, not rounded, as in the released program
             return (frames * 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 

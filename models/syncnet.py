@@ -6,19 +6,27 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.conv import Conv2d, audio_layers, residual, scaled
+from models.conv import Conv2d, audio_layers, encode_larger, encoder_stages, residual, scaled
+
+MIN_SHIFT = 1  # frames between windows of a clip that count as different to contrastive_loss
 
 
 class SyncNet_color(nn.Module):  # noqa: N801  (released name)
     """Embeds five lower face halves and a mel window so that what belongs together points the same
     way.
 
-    width: channels of every layer times this, at least 8. 1 is the released model (16,435,072
-    parameters).
+    width: channels of every layer times this, at least 8. img_size: side of the whole picture in
+    pixels. Width 1 and img_size 96 are the released model; larger ones contain it key for key, and
+    with its weights give its embeddings until the added stages have learned something.
+
+    img_size     96          192         288         384
+    parameters   16,435,072  16,453,872  16,462,064  16,470,352
+    a window     2.42        2.98        3.71        5.14 GFLOP (torch.utils.flop_counter)
     """
 
-    def __init__(self, width: float = 1.0) -> None:
+    def __init__(self, width: float = 1.0, img_size: int = 96) -> None:
         super().__init__()
+        self.width, self.img_size = width, img_size
         c32, c64, c128, c256, c512 = (scaled(c, width) for c in (32, 64, 128, 256, 512))
         layers: list[nn.Module] = [Conv2d(15, c32, 7, 1, 3)]  # 48 x 96
         for cin, cout, stride, residuals in (
@@ -40,14 +48,19 @@ class SyncNet_color(nn.Module):  # noqa: N801  (released name)
             Conv2d(c512, c512, 1, 1, 0),
         )
         self.audio_encoder = audio_layers(width, residuals_at_256=2)
+        self.face_encoder_stages = encoder_stages(Conv2d, 15, c32, width, img_size)
 
     def forward(
         self, audio_sequences: torch.Tensor, face_sequences: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mel windows (B, 1, 80, 16), faces (B, 15, 48, 96) -> (audio_embedding, face_embedding),
-        each (B, 512), length 1.
+        """Mel windows (B, 1, 80, 16), lower halves (B, 15, H/2, W) -> (audio_embedding,
+        face_embedding), each (B, 512), length 1; H = W = img_size.
         """
-        face = self.face_encoder(face_sequences).flatten(1)  # (B, 512)
+        first, *deeper = self.face_encoder
+        face = encode_larger(self.face_encoder_stages, first, face_sequences)[-1]
+        for layer in deeper:
+            face = layer(face)
+        face = face.flatten(1)  # (B, 512)
         audio = self.audio_encoder(audio_sequences).flatten(1)  # (B, 512)
         return F.normalize(audio, p=2, dim=1), F.normalize(face, p=2, dim=1)
 
@@ -60,9 +73,10 @@ def cosine_loss(audio: torch.Tensor, face: torch.Tensor, y: torch.Tensor) -> tor
     """
     with torch.autocast(audio.device.type, enabled=False):
         similarity = F.cosine_similarity(audio.float(), face.float())
-        return F.binary_cross_entropy(
-            similarity.clamp(0, 1).unsqueeze(1), y.float()
-        )  # rounding passes 1 by 1e-7
+        # rounding passes 1 by 1e-7; a NaN would end the process inside the loss, on GPUs without a
+        # word, so it goes around: 0 * NaN makes the result NaN
+        probability = similarity.nan_to_num().clamp(0, 1).unsqueeze(1)
+        return F.binary_cross_entropy(probability, y.float()) + 0 * similarity.sum()
 
 
 def stack_window(frames: torch.Tensor) -> torch.Tensor:
@@ -94,3 +108,38 @@ def generator_sync_loss(
     """
     with torch.set_grad_enabled(weight > 0):
         return get_sync_loss(expert, mel, frames)
+
+
+def contrastive_loss(
+    audio: torch.Tensor,
+    face: torch.Tensor,
+    group: torch.Tensor,
+    temperature: float = 0.07,
+    bce_weight: float = 1.0,
+    start: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """Every window's sound against the faces of the whole batch, and the other way round.
+
+    audio, face (N, D) of length 1, row i of both in sync; group (N,) the clip of each window and
+    start (N,) its first frame. Scalars: loss = nce + bce_weight * bce; nce, InfoNCE in both
+    directions (van den Oord et al., 2018), for which the other windows of a clip are the hard
+    negatives and other clips the easy ones; bce, the released loss over own pairs and the wrong
+    pairs within a clip, half and half: it keeps the cosine a probability, with which generators
+    are judged; accuracy, of the same pairs at 0.5. Of several processes, each has its own batch.
+    """
+    with torch.autocast(audio.device.type, enabled=False):
+        cosine = face.float() @ audio.float().T  # (N, N)
+        own = torch.eye(len(cosine), dtype=torch.bool, device=cosine.device)
+        same_clip = (group[:, None] == group) & ~own
+        overlap = torch.zeros_like(own)
+        if start is not None:
+            overlap = same_clip & ((start[:, None] - start).abs() < MIN_SHIFT)
+        logits = (cosine / temperature).masked_fill(overlap, -torch.inf)
+        target = torch.arange(len(cosine), device=cosine.device)
+        nce = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        wrong = (same_clip & ~overlap).float()
+        weight = own / (2 * len(own)) + wrong / (2 * wrong.sum().clamp(min=1))
+        probability = cosine.nan_to_num().clamp(0, 1)  # what is not a number shows in nce
+        bce = F.binary_cross_entropy(probability, own.float(), weight, reduction="sum")
+        accuracy = (((cosine > 0.5) == own) * weight).sum()
+    return {"loss": nce + bce_weight * bce, "nce": nce, "bce": bce, "accuracy": accuracy}

@@ -8,7 +8,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.conv import Conv2d, Conv2dTranspose, audio_layers, nonorm_Conv2d, residual, scaled
+from models.conv import (
+    Conv2d,
+    Conv2dTranspose,
+    audio_layers,
+    decoder_stages,
+    encode_larger,
+    encoder_stages,
+    nonorm_Conv2d,
+    residual,
+    scaled,
+)
 
 
 def fold_time(audio: torch.Tensor, face: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,12 +36,20 @@ def unfold_time(frames: torch.Tensor, batch: int) -> torch.Tensor:
 class Wav2Lip(nn.Module):
     """Redraws the lower half of a face to a mel window.
 
-    width: channels of every layer times this, at least 8. 1 is the released model (36,298,035
-    parameters).
+    width: channels of every layer times this, at least 8. img_size: side of the picture in pixels.
+    Width 1 and img_size 96 are the released model, and every larger one contains it key for key:
+    the released layers draw the picture at 96, and added stages at the shallow ends of encoder and
+    decoder draw the detail of each larger size on top of that.
+
+    img_size     96          192         288         384
+    parameters   36,298,035  36,363,238  36,408,294  36,419,225
+    a frame      7.93        11.30       15.76       24.10 GFLOP (torch.utils.flop_counter)
+    in training  42          98          167         322 MB a frame kept for the backward pass
     """
 
-    def __init__(self, width: float = 1.0) -> None:
+    def __init__(self, width: float = 1.0, img_size: int = 96) -> None:
         super().__init__()
+        self.width, self.img_size = width, img_size
         c = {n: scaled(n, width) for n in (16, 32, 64, 128, 256, 384, 512)}
 
         def down(cin: int, cout: int, residuals: int) -> nn.Sequential:
@@ -73,35 +91,49 @@ class Wav2Lip(nn.Module):
         self.output_block = nn.Sequential(
             Conv2d(c[64] + c[16], c[32], 3, 1, 1), nn.Conv2d(c[32], 3, 1), nn.Sigmoid()
         )
+        self.face_encoder_stages = encoder_stages(Conv2d, 6, c[16], width, img_size)
+        self.face_decoder_stages = decoder_stages(c[64] + c[16], c[32], c[16], img_size)
 
     def forward(self, audio_sequences: torch.Tensor, face_sequences: torch.Tensor) -> torch.Tensor:
-        """Mel windows (B, 1, 80, 16) and faces (B, 6, 96, 96) -> frames (B, 3, 96, 96), BGR in
-        0..1.
+        """Mel windows (B, 1, 80, 16) and faces (B, 6, H, W) -> frames (B, 3, H, W), BGR in 0..1;
+        H = W = img_size.
 
         Face channels: 0-2 the target frame with its lower half zeroed, 3-5 the reference frame.
-        With a time axis, (B, T, 1, 80, 16) and (B, 6, T, 96, 96) -> (B, 3, T, 96, 96).
+        With a time axis, (B, T, 1, 80, 16) and (B, 6, T, H, W) -> (B, 3, T, H, W).
         """
         batch = face_sequences.shape[0]
         sequence = face_sequences.dim() == 5
         if sequence:
             audio_sequences, face_sequences = fold_time(audio_sequences, face_sequences)
-        features = []
-        x = face_sequences
-        for block in self.face_encoder_blocks:
-            x = block(x)
-            features.append(x)
+        first, *deeper = self.face_encoder_blocks
+        features = encode_larger(self.face_encoder_stages, first, face_sequences)
+        for block in deeper:
+            features.append(block(features[-1]))
         x = self.audio_encoder(audio_sequences)  # (T*B, 512, 1, 1)
         for block in self.face_decoder_blocks:
             x = torch.cat((block(x), features.pop()), dim=1)
-        frames = self.output_block(x)  # (T*B, 3, 96, 96)
+        hidden, picture, sigmoid = self.output_block
+        frames = picture(hidden(x))  # (T*B, 3, 96, 96)
+        for stage in self.face_decoder_stages.values():
+            x, frames = stage(x, features.pop(), frames)
+        frames = sigmoid(frames)  # (T*B, 3, H, W)
         return unfold_time(frames, batch) if sequence else frames
 
 
 class Wav2Lip_disc_qual(nn.Module):  # noqa: N801  (released name)
-    """Tells real lower face halves from generated ones (paper section 3.4)."""
+    """Tells real lower face halves from generated ones (paper section 3.4).
 
-    def __init__(self, width: float = 1.0) -> None:
+    width: channels of every layer times this, at least 8. img_size: side of the whole picture in
+    pixels. Width 1 and img_size 96 are the released model; larger ones contain it key for key.
+
+    img_size     96          192         288         384
+    parameters   14,113,793  14,123,121  14,131,313  14,130,129
+    a frame      2.51        2.73        3.02        3.50 GFLOP (torch.utils.flop_counter)
+    """
+
+    def __init__(self, width: float = 1.0, img_size: int = 96) -> None:
         super().__init__()
+        self.width, self.img_size = width, img_size
         c32, c64, c128, c256, c512 = (scaled(c, width) for c in (32, 64, 128, 256, 512))
         nn_ = nonorm_Conv2d
         self.face_encoder_blocks = nn.ModuleList(
@@ -116,12 +148,17 @@ class Wav2Lip_disc_qual(nn.Module):  # noqa: N801  (released name)
             ]
         )
         self.binary_pred = nn.Sequential(nn.Conv2d(c512, 1, 1), nn.Sigmoid())
+        self.face_encoder_stages = encoder_stages(nn_, 3, c32, width, img_size)
 
     def forward(self, face_sequences: torch.Tensor) -> torch.Tensor:
-        """Whole frames (B, 3, T, 96, 96) -> probability of being real (T*B, 1), frame by frame."""
+        """Whole frames (B, 3, T, H, W) -> probability of being real (T*B, 1), frame by frame;
+        H = W = img_size.
+        """
         x = face_sequences[:, :, :, face_sequences.shape[3] // 2 :]  # the lower half
-        x = x.permute(2, 0, 1, 3, 4).flatten(0, 1)  # (T*B, 3, 48, 96)
-        for block in self.face_encoder_blocks:
+        x = x.permute(2, 0, 1, 3, 4).flatten(0, 1)  # (T*B, 3, H/2, W)
+        first, *deeper = self.face_encoder_blocks
+        x = encode_larger(self.face_encoder_stages, first, x)[-1]  # (T*B, 32, 48, 96)
+        for block in deeper:
             x = block(x)
         return self.binary_pred(x).flatten(1)
 
@@ -136,4 +173,14 @@ def probability_loss(probability: torch.Tensor, target: float) -> torch.Tensor:
     """
     with torch.autocast(probability.device.type, enabled=False):
         probability = probability.float()
-        return F.binary_cross_entropy(probability, torch.full_like(probability, target))
+        defined = probability.nan_to_num()  # as in models.syncnet.cosine_loss
+        loss = F.binary_cross_entropy(defined, torch.full_like(defined, target))
+        return loss + 0 * probability.sum()
+
+
+def mouth_l1(frames: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """L1 where the mouth is, for the log: the lower half's middle. Frames (B, 3, T, H, W)."""
+    height, width = frames.shape[-2:]
+    mouth = (..., slice(height * 5 // 8, height * 15 // 16), slice(width // 4, width * 3 // 4))
+    with torch.no_grad():
+        return F.l1_loss(frames[mouth].float(), truth[mouth])

@@ -1,3 +1,4 @@
+import logging
 import os
 import pickle
 import zipfile
@@ -8,6 +9,7 @@ from conftest import Poison
 
 from checkpoint import (
     checkpoint_path,
+    describe_model,
     list_checkpoints,
     load_model,
     load_weights,
@@ -122,3 +124,74 @@ def test_other_models_are_named(tmp_path, expert):
     refused(path, "another size")
     torch.save({"state_dict": expert.state_dict(), "model": {"width": 1e9}}, path)
     refused(path, "width")
+
+
+NAMES = ("Wav2Lip", "Wav2Lip_disc_qual", "SyncNet_color")
+SIZES = (96, 192, 288, 384)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("img_size", SIZES)
+def test_size_travels_with_the_checkpoint(tmp_path, name, img_size):
+    model = create_model(name, 0.125, img_size)
+    record = {"name": name, "width": 0.125, "img_size": img_size}
+    assert describe_model(model) == record
+    save_checkpoint(tmp_path / "a.pth", {"state_dict": model.state_dict(), "model": record})
+    loaded = load_model(tmp_path / "a.pth", name)
+    assert describe_model(loaded) == record
+    assert all(torch.equal(a, b) for a, b in zip(
+        loaded.state_dict().values(), model.state_dict().values(), strict=True))  # fmt: skip
+    # without the size, as older checkpoints are, it is read off the keys
+    del record["img_size"]
+    save_checkpoint(tmp_path / "b.pth", {"state_dict": model.state_dict(), "model": record})
+    assert load_model(tmp_path / "b.pth", name).img_size == img_size
+
+
+def test_bare_state_dict_of_a_larger_model_loads(tmp_path):
+    torch.save(create_model("Wav2Lip_disc_qual", img_size=192).state_dict(), tmp_path / "a.pth")
+    loaded = load_model(tmp_path / "a.pth", "Wav2Lip_disc_qual")
+    assert (loaded.width, loaded.img_size) == (1, 192)
+
+
+def test_sizes_that_do_not_fit_are_one_line(tmp_path, expert):
+    larger = create_model("SyncNet_color", 0.125, 384)
+    small, large = {"state_dict": expert.state_dict()}, {"state_dict": larger.state_dict()}
+
+    def said(model, checkpoint, **options):
+        with pytest.raises(InputError) as caught:
+            load_weights(model, checkpoint, "a.pth", **options)
+        assert "\n" not in str(caught.value) and "a.pth" in str(caught.value)
+        return str(caught.value)
+
+    assert "img_size 96, expected 384" in said(larger, small)
+    assert "img_size 384, expected 96" in said(expert, large)
+    assert "img_size 384, expected 96" in said(expert, large, partial=True)
+    third = {"state_dict": create_model("SyncNet_color", 0.125, 288).state_dict()}
+    assert "img_size 288, expected 384" in said(larger, third, partial=True)
+    cut = {k: v for k, v in large["state_dict"].items() if "stages.192.join" not in k}
+    for options in ({}, {"partial": True}):
+        assert "stages for img_size 384 are incomplete" in said(
+            larger, {"state_dict": cut}, **options
+        )
+    record = {"name": "SyncNet_color", "width": 0.125, "img_size": 192}
+    torch.save({**small, "model": record}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match="a.pth is damaged: model img_size 192.*weights.*96"):
+        load_model(tmp_path / "a.pth", "SyncNet_color")
+
+
+def test_a_larger_model_starts_from_a_smaller_ones_checkpoint(expert, caplog):
+    larger = create_model("SyncNet_color", 0.125, 384)
+    middle = create_model("SyncNet_color", 0.125, 192)
+    own = {k: v.clone() for k, v in larger.state_dict().items()}
+    with caplog.at_level(logging.INFO):
+        load_weights(larger, {"state_dict": middle.state_dict()}, "m.pth", partial=True)
+    taken, all_of_them = len(middle.state_dict()), len(own)
+    assert f"took {taken} of {all_of_them} tensors from m.pth" in caplog.text
+    for key, value in larger.state_dict().items():
+        assert torch.equal(value, middle.state_dict().get(key, own[key]))
+    wide = {"state_dict": create_model("SyncNet_color", 0.25).state_dict()}
+    with pytest.raises(InputError, match="another size"):
+        load_weights(larger, wide, "w.pth", partial=True)
+    poor = {"state_dict": dict(list(expert.state_dict().items())[1:])}
+    with pytest.raises(InputError, match="not a SyncNet_color"):
+        load_weights(larger, poor, "p.pth", partial=True)

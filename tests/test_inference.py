@@ -267,3 +267,21 @@ def test_real_face_with_a_real_mp3(lipsync, corpus, tmp_path, face):
     summary = lipsync.run(str(corpus / face), str(corpus / "audio/mp3_input1.mp3"), path)
     video, audio = lengths(path)
     assert abs(video - audio) <= 1 / 25 and summary.faceless == []
+
+
+def test_a_larger_generator_draws_at_its_own_size(tmp_path):
+    from checkpoint import describe_model
+    from models import create_model
+
+    torch.manual_seed(0)
+    model = create_model("Wav2Lip", 0.125, 192)
+    weights = tmp_path / "w.pth"
+    torch.save({"state_dict": model.state_dict(), "model": describe_model(model)}, weights)
+    assert LipSync(weights, "cpu").img_size == 192
+    face = FOLDER / "face.png"
+    result = cli(weights, "--box", 40, 200, 60, 190, face=face, out="o.mkv", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    before, after = cv2.imread(str(face)).astype(int), pixels(tmp_path / "o.mkv")
+    assert abs(len(after) / 25 - speech_seconds()) <= 1 / 25
+    assert (after[:, :40] == before[:40]).all()  # above the box
+    assert np.abs(after[:, 110:190, 80:170] - before[110:190, 80:170]).mean() > 5

@@ -101,3 +101,130 @@ def test_cosine_loss_closed_form():
 def test_unknown_model():
     with pytest.raises(InputError, match="Wav2Lip_disc_qual"):
         create_model("wav2vec")
+
+
+NAMES = ("Wav2Lip", "Wav2Lip_disc_qual", "SyncNet_color")
+LARGER = {192: (2,), 288: (3,), 384: (2, 2)}  # how the sizes grow from 96
+
+
+def sized(name, img_size):
+    """A narrow model with the same weights at every call, its added stages at work."""
+    torch.manual_seed(0)
+    model = create_model(name, 0.125, img_size)
+    for key, value in model.named_parameters():
+        if "_stages" in key and not value.any():  # joins and outputs begin at zero
+            torch.nn.init.normal_(value, std=0.1)
+    return model
+
+
+def score(outputs):
+    """A scalar that every element has its own share in."""
+    return sum((out.flatten() * torch.linspace(1, 2, out.numel())).sum() for out in outputs)
+
+
+def run(model, pictures):
+    """The model's output for whole pictures (B, C, H, W), as a list of tensors."""
+    if type(model).__name__ == "Wav2Lip_disc_qual":
+        return [model(pictures[:, :3, None])]
+    mel = inputs(SEED, len(pictures), 1, 80, 16, **MEL)
+    if type(model).__name__ == "Wav2Lip":
+        return [model(mel, pictures[:, :6])]
+    return list(model(mel, pictures[:, :15, pictures.shape[2] // 2 :]))
+
+
+@pytest.mark.parametrize("img_size", [96, 192, 288, 384])
+def test_generator_of_every_size(img_size):
+    model = sized("Wav2Lip", img_size).eval()
+    assert (model.width, model.img_size) == (0.125, img_size)
+    mel, faces = inputs(1, 1, 2, 1, 80, 16, **MEL), inputs(2, 1, 6, 2, img_size, img_size)
+    with torch.no_grad():
+        frames = model(mel, faces)
+        one = model(mel[:, 1], faces[:, :, 1])
+    assert frames.shape == (1, 3, 2, img_size, img_size)
+    assert one.shape == (1, 3, img_size, img_size)
+    torch.testing.assert_close(frames[:, :, 1], one)
+    assert 0 <= frames.min() < frames.max() <= 1
+
+
+@pytest.mark.parametrize("img_size", [96, 192, 288, 384])
+def test_judges_of_every_size(img_size):
+    expert, disc = sized("SyncNet_color", img_size), sized("Wav2Lip_disc_qual", img_size)
+    assert (expert.width, expert.img_size) == (disc.width, disc.img_size) == (0.125, img_size)
+    frames = inputs(3, 2, 3, 5, img_size, img_size).requires_grad_()
+    assert disc(frames).shape == (10, 1)
+    audio, face = expert(inputs(4, 2, 1, 80, 16, **MEL), stack_window(frames))
+    assert audio.shape == face.shape == (2, 64)
+    face[:, 0].sum().backward()
+    # every pixel of the lower half counts, not only what shrinking leaves
+    grads = frames.grad[:, :, :, img_size // 2 :]
+    assert (grads != 0).float().mean() > 0.99
+    factor = img_size // 96
+    patches = grads.unfold(3, factor, factor).unfold(4, factor, factor).flatten(5)
+    assert (patches.std(dim=-1, correction=0) > 0).any() == (img_size > 96)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("img_size", [96, 192, 288, 384])
+def test_every_parameter_gets_a_gradient(name, img_size):
+    model = sized(name, img_size)
+    score(run(model, torch.rand(2, 15, img_size, img_size))).backward()
+    for key, value in model.named_parameters():
+        assert value.grad is not None and torch.isfinite(value.grad).all(), key
+        if "_stages" in key and value.dim() > 1:
+            assert value.grad.any(), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_added_stages_wake_up_by_themselves(name):
+    torch.manual_seed(0)
+    model = create_model(name, 0.125, 384)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(3):  # one for each join that begins at zero, and one for what lies behind
+        optimizer.zero_grad()
+        score(run(model, torch.rand(2, 15, 384, 384))).backward()
+        optimizer.step()
+    weights = {k: v for k, v in model.named_parameters() if "_stages" in k and v.dim() > 1}
+    assert len(weights) == (16 if name == "Wav2Lip" else 6)
+    assert all(value.grad.any() for value in weights.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_larger_model_contains_the_smaller_ones(name):
+    shapes = {
+        size: {key: value.shape for key, value in sized(name, size).state_dict().items()}
+        for size in (96, 192, 288, 384)
+    }
+    for smaller, larger in ((96, 192), (96, 288), (192, 384)):
+        assert shapes[smaller].items() < shapes[larger].items()
+        assert list(shapes[larger])[: len(shapes[96])] == list(shapes[96])
+    assert not any("_stages" in key for key in shapes[96])
+
+
+@pytest.mark.parametrize("img_size", LARGER)
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_a_larger_model_starts_as_the_released_one(name, img_size):
+    smaller, larger = fill(create_model(name, 0.125)), create_model(name, 0.125, img_size)
+    larger.load_state_dict(smaller.state_dict(), strict=False)
+    pictures = inputs(5, 2, 15, img_size, img_size)
+    small = run(smaller.eval(), torch.nn.functional.avg_pool2d(pictures, img_size // 96))
+    large = run(larger.eval(), pictures)
+    if name == "Wav2Lip":  # the same picture, enlarged
+        logits = small[0].logit()
+        for factor in LARGER[img_size]:
+            logits = torch.nn.Upsample(scale_factor=factor, mode="bilinear")(logits)
+        small = [logits.sigmoid()]
+    for a, b in zip(small, large, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("img_size", [0, 64, 256, 768])
+@pytest.mark.parametrize("name", NAMES)
+def test_other_sizes_are_refused(name, img_size):
+    with pytest.raises(InputError, match=f"img_size {img_size}; .*96, 192, 288, 384"):
+        create_model(name, img_size=img_size)
+
+
+def test_the_lse_judge_has_one_size():
+    with pytest.raises(InputError, match="SyncNet_v2"):
+        create_model("SyncNet_v2", 0.125, 192)
