@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from errors import run_cli
-from hparams import HParams, add_training_arguments, load_hparams
+from hparams import HParams, add_training_arguments, load_training_hparams
 
 # torch and what needs it are imported inside the functions, so that --help answers at once
 
@@ -23,97 +23,91 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def train_step(batch: dict, model, optimizer) -> dict:
-    """One update. Returns the scalars loss, accuracy and grad_norm."""
-    from models.syncnet import cosine_loss, sync_accuracy
-    from training import grad_norm
+def train_step(batch: dict, model, optimizer, hp: HParams | None = None, precision=None) -> dict:
+    """One update. Returns the scalars loss, accuracy and grad_norm; contrastive (hp.syncnet_loss)
+    also nce and bce.
+    """
+    from models.syncnet import contrastive_loss, cosine_loss, sync_accuracy
+    from precision import Precision
 
+    hp, precision = hp or HParams(), precision or Precision()
     model.train()
-    optimizer.zero_grad()
-    audio, face = model(batch["mel"], batch["x"])  # (B, 512) each
-    loss = cosine_loss(audio, face, batch["y"])
-    loss.backward()
-    norm = grad_norm(model)
-    optimizer.step()
-    return {"loss": loss, "accuracy": sync_accuracy(audio, face, batch["y"]), "grad_norm": norm}
-
-
-def validate(model, batches, device) -> dict[str, float]:
-    """Mean loss and accuracy over the fixed validation windows, running statistics in use."""
-    import torch
-
-    from models.syncnet import cosine_loss, sync_accuracy
-    from training import to_device
-
-    model.eval()
-    loss = accuracy = count = 0.0
-    with torch.no_grad():
-        for batch in batches:
-            batch = to_device(batch, device)
-            audio, face = model(batch["mel"], batch["x"])
-            size = len(audio)
-            loss += float(cosine_loss(audio, face, batch["y"])) * size
-            accuracy += float(sync_accuracy(audio, face, batch["y"])) * size
-            count += size
-    return {"loss": loss / count, "accuracy": accuracy / count}
+    with precision.no_sync(model):
+        with precision.autocast():
+            audio, face = model(batch["mel"], batch["x"])  # (B, 512) each
+        if hp.syncnet_loss == "contrastive":
+            scalars = contrastive_loss(
+                audio, face, batch["group"], hp.contrastive_temperature, hp.contrastive_bce
+            )
+        else:
+            scalars = {
+                "loss": cosine_loss(audio, face, batch["y"]),
+                "accuracy": sync_accuracy(audio, face, batch["y"]),
+            }
+        precision.backward(scalars["loss"])
+    return scalars | precision.update(optimizer, model)
 
 
 def main(args: argparse.Namespace) -> None:
-    hp = load_hparams(args.config, args.hparams)
-    import torch
+    hp = load_training_hparams(args)
+    if args.check:
+        from run_check import check_expert
 
-    from datasets import SyncNetDataset
+        check_expert(args, hp)
+        return
+    from training import training_device
+
+    with training_device(args.device) as device:
+        train(args, hp, device)
+
+
+def train(args: argparse.Namespace, hp: HParams, device) -> None:
+    """Data, model, optimizer, resume, loop."""
+    from datasets import SyncNetContrastiveDataset, SyncNetDataset
+    from evaluation.expert_validation import ExpertValidationDataset, validate_expert
     from models import create_model
+    from plateau import PlateauWatch
+    from precision import Ema, Precision
     from run_log import RunLog
-    from training import Checkpoints, place, seed_everything, select_device
+    from run_state import Checkpoints
+    from train_loop import Run, train_loop
+    from training import create_adam, logger, place, seed_everything, set_learning_rates, speed_up
 
-    device = select_device(args.device)
     seed_everything(hp.seed)
-    train_set = SyncNetDataset(args.data_root, "train", hp, args.filelists)
-    val_set = SyncNetDataset(args.data_root, "val", hp, args.filelists)
-    model = place(create_model("SyncNet_color", width=hp.width), device, hp)
-    optimizer = torch.optim.Adam(model.parameters(), lr=hp.syncnet_lr)
-    log = RunLog(args, hp)
-    checkpoints = Checkpoints(args.checkpoint_dir, hp, {"": (model, optimizer)})
-    state = checkpoints.resume({"": args.checkpoint_path})
-    train(hp, device, model, optimizer, train_set, val_set, checkpoints, log, state)
-    log.close()
-
-
-def train(
-    hp: HParams, device, model, optimizer, train_set, val_set, checkpoints, log, state: dict
-) -> None:
-    """The loop: step, log, validate, save, until hp.nsteps or hp.nepochs."""
-    from training import (
-        finished,
-        progress,
-        set_learning_rates,
-        to_device,
-        train_batches,
-        validation_batches,
+    contrastive = hp.syncnet_loss == "contrastive"
+    train_set = (SyncNetContrastiveDataset if contrastive else SyncNetDataset)(
+        args.data_root, "train", hp, args.filelists
     )
+    val_set = ExpertValidationDataset(args.data_root, "val", hp, args.filelists)
+    model = create_model("SyncNet_color", width=hp.width, img_size=hp.img_size)
+    model = place(model, device, hp)
+    optimizer = create_adam(model, hp.syncnet_lr, device)
+    precision = Precision(hp, device)
+    ema = Ema(model, hp.ema) if hp.ema else None
+    log = RunLog(args, hp)
+    checkpoints = Checkpoints(args.checkpoint_dir, hp, {"": (model, optimizer)}, precision, ema)
+    state = checkpoints.resume({"": args.checkpoint_path})
+    run = Run(hp, device, train_set, val_set, model, precision, log, checkpoints, state, ema)
+    called = speed_up(model, device, hp)
+    watch = PlateauWatch(hp, args)
 
-    batch_size = hp.syncnet_batch_size
-    bar = progress(state["global_step"], hp)
-    batches = train_batches(train_set, batch_size, hp, state["global_step"])
-    while not finished(state["global_step"], state["global_epoch"], hp):
+    def step(batch: dict) -> dict:
         set_learning_rates(state["global_step"], {optimizer: hp.syncnet_lr}, hp)
-        scalars = train_step(to_device(next(batches), device), model, optimizer)
-        state["global_step"] += 1
-        step = state["global_step"]
-        state["global_epoch"] = step * batch_size // len(train_set)
-        means = log.train(step, scalars)
-        bar.update()
-        if means:
-            bar.set_postfix(loss=f"{means['loss']:.4f}", accuracy=f"{means['accuracy']:.3f}")
-        last = finished(step, state["global_epoch"], hp)
-        if step % hp.syncnet_eval_interval == 0 or last:
-            log.write(
-                step, "val", validate(model, validation_batches(val_set, batch_size, hp), device)
-            )
-        if step % hp.syncnet_checkpoint_interval == 0 or last:
-            checkpoints.save(state)
-    bar.close()
+        return train_step(batch, called, optimizer, hp, precision)
+
+    def evaluate(step: int) -> float:
+        judged = ema.model if ema else model
+        scores = validate_expert(judged, val_set, hp, hp.syncnet_batch_size, device)
+        log.write(step, "val", scores)
+        message = watch.feed(step, scores)
+        if message:
+            logger.warning(message)
+        return scores["loss"]
+
+    clips = hp.syncnet_batch_size // (hp.contrastive_windows if contrastive else 1)
+    train_loop(
+        run, step, evaluate, max(1, clips), hp.syncnet_eval_interval, hp.syncnet_checkpoint_interval
+    )
 
 
 if __name__ == "__main__":

@@ -63,15 +63,28 @@ class HParams:
     channels_last: bool = False  # memory layout: the same numbers to rounding, faster
     log_interval: int = 10  # steps between lines of metrics.jsonl
 
+    # Speed and stability: off = the paper's run
+    amp: str = ""  # autocast to "bfloat16" or "float16"
+    compile: bool = False  # torch.compile the networks
+    accumulation: int = 1  # batches whose gradients make one step
+    clip_grad: float = 0.0  # largest gradient norm; 0 = no limit
+    ema: float = 0.0  # decay of a moving average of the weights, e.g. 0.999; 0 = none
+    finetune: bool = False  # --checkpoint_path gives weights only: step 0, a fresh optimizer
+
     # Lip-sync expert
     syncnet_wt: float = 0.0  # weight of the sync loss at the start
     syncnet_wt_gated: float = 0.01  # once the eval sync loss is below sync_gate
     hq_syncnet_wt_gated: float = 0.03  # the same for hq_wav2lip_train.py
     sync_gate: float = 0.75
+    syncnet_wt_ramp: int = 0  # steps over which the weight rises once the gate is open; 0 = at once
     syncnet_batch_size: int = 64
     syncnet_lr: float = 1e-4
     syncnet_eval_interval: int = 10000
     syncnet_checkpoint_interval: int = 10000
+    syncnet_loss: str = "bce"  # or "contrastive": over all pairs of a batch, see models/syncnet.py
+    contrastive_windows: int = 4  # windows of each clip in a contrastive batch
+    contrastive_temperature: float = 0.07
+    contrastive_bce: float = 1.0  # weight of the released loss beside the contrastive one
     expert_batch_stats: bool = (
         False  # true: the frozen expert runs on batch statistics, as in the released scripts
     )
@@ -92,7 +105,6 @@ class HParams:
 FIELDS = {field.name: type(field.default) for field in dataclasses.fields(HParams)}
 RANGES = {
     "fps": 1,
-    "img_size": 16,
     "batch_size": 1,
     "syncnet_batch_size": 1,
     "hop_size": 1,
@@ -111,7 +123,19 @@ RANGES = {
     "syncnet_checkpoint_interval": 1,
     "log_interval": 1,
     "keep_checkpoints": 0,
+    "accumulation": 1,
+    "clip_grad": 0,
+    "ema": 0,
+    "syncnet_wt_ramp": 0,
+    "contrastive_windows": 2,
+    "contrastive_temperature": 1e-3,
+    "contrastive_bce": 0,
 }  # smallest allowed values
+CHOICES = {
+    "amp": ("", "bfloat16", "float16"),
+    "syncnet_loss": ("bce", "contrastive"),
+    "img_size": (96, 192, 288, 384),
+}
 
 
 def load_hparams(
@@ -161,7 +185,29 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log_dir", default="runs", help="logs go to LOG_DIR/EXPERIMENT")
     parser.add_argument("--experiment", help="name of the run; default: the name of checkpoint_dir")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const="bfloat16",
+        choices=("bfloat16", "float16"),
+        help="mixed precision; without a value bfloat16. The same as --hparams amp=...",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile. The same as --hparams compile=true"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="do not train: overfit one batch, check the data, estimate the hours; 0 = all well",
+    )
     add_hparams_arguments(parser)
+
+
+def load_training_hparams(args: argparse.Namespace) -> HParams:
+    """load_hparams of a training script's arguments, its short cuts included."""
+    short = [f"amp={args.amp}"] if args.amp else []
+    short += ["compile=true"] if args.compile else []
+    return load_hparams(args.config, args.hparams + short)
 
 
 def _read_yaml(path: str | os.PathLike) -> dict[str, object]:
@@ -195,8 +241,17 @@ def _checked(key: str, value: object) -> object:
     """`value` as the type of the field `key`. An int serves as a float and `1e-4` (a string to
     YAML) as a number.
     """
+    number = _of_its_type(key, value)
+    if key in CHOICES and number not in CHOICES[key]:
+        choices = ", ".join(repr(choice) for choice in CHOICES[key])
+        raise InputError(f"hyper-parameter {key} must be one of {choices}, not {value!r}")
+    return number
+
+
+def _of_its_type(key: str, value: object) -> object:
     if key not in FIELDS:
-        near = difflib.get_close_matches(str(key), FIELDS, n=1, cutoff=0.0)[0]
+        within = [field for field in FIELDS if str(key) in field]
+        near = difflib.get_close_matches(str(key), within or FIELDS, n=1, cutoff=0.0)[0]
         raise InputError(f"unknown hyper-parameter {key!r}; the nearest is {near!r}")
     wanted = FIELDS[key]
     if wanted in (int, float) and not isinstance(value, bool):

@@ -14,7 +14,7 @@ import argparse
 
 import wav2lip_train
 from errors import run_cli
-from hparams import HParams
+from hparams import HParams, load_training_hparams
 
 # torch and what needs it are imported inside the functions, so that --help answers at once
 
@@ -29,38 +29,47 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def train_step(
-    batch: dict, model, disc, expert, optimizer, disc_optimizer, syncnet_wt: float, disc_wt: float
-) -> tuple[dict, object]:
+    batch: dict, model, disc, expert, optimizer, disc_optimizer, syncnet_wt: float, disc_wt: float,
+    precision=None, called_disc=None,
+) -> tuple[dict, object]:  # fmt: skip
     """One update of both networks. Returns the scalars l1, sync, perceptual, disc_real, disc_fake,
-    total, grad_norm and the generated frames (B, 3, T, H, W).
+    total, l1_mouth, grad_norm and the generated frames (B, 3, T, H, W).
+
+    called_disc: the discriminator as its own update calls it (speed_up), by default `disc`.
     """
     from torch.nn.functional import l1_loss
 
     from models.syncnet import generator_sync_loss
-    from models.wav2lip import probability_loss
-    from training import grad_norm
+    from models.wav2lip import mouth_l1, probability_loss
+    from precision import Precision
 
+    precision, called_disc = precision or Precision(), called_disc or disc
     model.train()
     disc.train()
 
     # Generator
-    optimizer.zero_grad()
-    generated = model(batch["indiv_mels"], batch["x"])
-    sync = generator_sync_loss(expert, batch["mel"], generated, syncnet_wt)
-    perceptual = disc.perceptual_forward(generated)
-    l1 = l1_loss(generated, batch["y"])
-    total = syncnet_wt * sync + disc_wt * perceptual + (1 - syncnet_wt - disc_wt) * l1
-    total.backward()
-    norm = grad_norm(model)
-    optimizer.step()
+    disc.requires_grad_(False)
+    with precision.no_sync(model):
+        with precision.autocast():
+            generated = model(batch["indiv_mels"], batch["x"])
+            sync = generator_sync_loss(expert, batch["mel"], generated, syncnet_wt)
+            perceptual = disc.perceptual_forward(generated)
+        generated = precision.full(generated)
+        l1 = l1_loss(generated, batch["y"])
+        total = syncnet_wt * sync + disc_wt * perceptual + (1 - syncnet_wt - disc_wt) * l1
+        precision.backward(total)
+    norm = precision.update(optimizer, model)
 
     # Discriminator
-    disc_optimizer.zero_grad()
-    disc_real = probability_loss(disc(batch["y"]), 1.0)
-    disc_real.backward()
-    disc_fake = probability_loss(disc(generated.detach()), 0.0)
-    disc_fake.backward()
-    disc_optimizer.step()
+    disc.requires_grad_(True)
+    with precision.no_sync(called_disc):
+        with precision.autocast():
+            disc_real = probability_loss(called_disc(batch["y"]), 1.0)
+        precision.backward(disc_real)
+        with precision.autocast():
+            disc_fake = probability_loss(called_disc(generated.detach()), 0.0)
+        precision.backward(disc_fake)
+    precision.update(disc_optimizer, disc)
     return {
         "l1": l1,
         "sync": sync,
@@ -68,57 +77,84 @@ def train_step(
         "disc_real": disc_real,
         "disc_fake": disc_fake,
         "total": total,
-        "grad_norm": norm,
+        "l1_mouth": mouth_l1(generated, batch["y"]),
+        **norm,
     }, generated
 
 
-def validate(model, disc, expert, batches, device) -> tuple[dict[str, float], dict, object]:
+def validate(model, disc, expert, batches, device, precision) -> tuple[dict, tuple | None]:
     """As wav2lip_train.validate, with the perceptual loss of the first batch's frames."""
     import torch
 
+    import distributed
+
     disc.eval()
-    scores, batch, generated = wav2lip_train.validate(model, expert, batches, device)
+    scores, first = wav2lip_train.validate(model, expert, batches, device, precision)
     with torch.no_grad():
-        scores["perceptual"] = float(disc.perceptual_forward(generated))
-    return scores, batch, generated
+        perceptual = float(disc.perceptual_forward(first[1])) if first else 0.0
+    scores |= distributed.mean_of({"perceptual": perceptual})
+    return scores, first
 
 
 def main(args: argparse.Namespace) -> None:
-    run = wav2lip_train.prepare(args)
-    from models import create_model
-    from run_log import RunLog
-    from training import Checkpoints, place, set_learning_rates
+    hp = load_training_hparams(args)
+    if args.check:
+        from run_check import check_generator
 
-    hp, model, expert = run.hp, run.model, run.expert
-    disc = place(create_model("Wav2Lip_disc_qual", width=hp.width), run.device, hp)
-    optimizers = create_optimizers(model, disc, hp)
+        check_generator(args, hp)
+        return
+    from training import training_device
+
+    with training_device(args.device) as device:
+        train(args, hp, device)
+
+
+def train(args: argparse.Namespace, hp: HParams, device) -> None:
+    """Data, models, optimizers, resume, loop."""
+    train_set, val_set, expert, model = wav2lip_train.prepare(args, hp, device)
+    from models import create_model
+    from precision import Ema, Precision
+    from run_log import RunLog
+    from run_state import Checkpoints
+    from train_loop import Run
+    from training import place, set_learning_rates, speed_up
+
+    disc = create_model("Wav2Lip_disc_qual", width=hp.width, img_size=hp.img_size)
+    disc = place(disc, device, hp)
+    optimizers = create_optimizers(model, disc, hp, device)
     rates = dict(
         zip(optimizers, (hp.initial_learning_rate, hp.disc_initial_learning_rate), strict=True)
     )
+    precision = Precision(hp, device)
+    ema = Ema(model, hp.ema) if hp.ema else None
     log = RunLog(args, hp)
     parts = {"": (model, optimizers[0]), "disc_": (disc, optimizers[1])}
-    checkpoints = Checkpoints(args.checkpoint_dir, hp, parts)
+    checkpoints = Checkpoints(args.checkpoint_dir, hp, parts, precision, ema)
     state = checkpoints.resume({"": args.checkpoint_path, "disc_": args.disc_checkpoint_path})
+    run = Run(hp, device, train_set, val_set, model, precision, log, checkpoints, state, ema)
+    called, called_disc = speed_up(model, device, hp), speed_up(disc, device, hp)
 
-    def step(batch: dict) -> tuple[dict, object]:
+    def step(batch: dict) -> dict:
         set_learning_rates(state["global_step"], rates, hp)
-        return train_step(batch, model, disc, expert, *optimizers, state["syncnet_wt"], hp.disc_wt)
+        weight = wav2lip_train.sync_weight(state, hp)
+        return train_step(
+            batch, called, disc, expert, *optimizers, weight, hp.disc_wt, precision, called_disc
+        )[0]
 
-    def evaluate(batches) -> tuple[dict[str, float], dict, object]:
-        return validate(model, disc, expert, batches, run.device)
+    def evaluate(batches) -> tuple[dict[str, float], tuple | None]:
+        return validate(ema.model if ema else model, disc, expert, batches, device, precision)
 
-    wav2lip_train.train(run, step, evaluate, hp.hq_syncnet_wt_gated, checkpoints, log, state)
-    log.close()
+    wav2lip_train.train_generator(run, step, evaluate, hp.hq_syncnet_wt_gated)
 
 
-def create_optimizers(model, disc, hp: HParams) -> tuple:
+def create_optimizers(model, disc, hp: HParams, device) -> tuple:
     """Adam for both networks, with a first beta of 0.5 as usual for adversarial training."""
-    import torch
+    from training import create_adam
 
     betas = (hp.disc_beta1, 0.999)
     return (
-        torch.optim.Adam(model.parameters(), lr=hp.initial_learning_rate, betas=betas),
-        torch.optim.Adam(disc.parameters(), lr=hp.disc_initial_learning_rate, betas=betas),
+        create_adam(model, hp.initial_learning_rate, device, betas),
+        create_adam(disc, hp.disc_initial_learning_rate, device, betas),
     )
 
 

@@ -11,6 +11,7 @@ import time
 
 import torch
 
+import distributed
 from errors import InputError
 from hparams import HParams
 
@@ -21,12 +22,20 @@ class RunLog:
     """Everything a run says: console and train.log, metrics.jsonl, TensorBoard, sample grids.
 
     In `<log_dir>/<experiment>/`. metrics.jsonl has one object a line: {"step", "time", "split",
-    name: mean, ...}. Training scalars are averaged over hp.log_interval steps.
+    name: mean, ...}. Training scalars are averaged over hp.log_interval steps and all processes;
+    only the first process writes, and all must call alike.
     """
 
     def __init__(self, args: argparse.Namespace, hp: HParams) -> None:
         name = args.experiment or os.path.basename(os.path.normpath(args.checkpoint_dir))
         self.folder, self.interval = os.path.join(args.log_dir, name), hp.log_interval
+        self._sums: dict[str, torch.Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._step = 0
+        self._board = None
+        if not distributed.is_main():
+            logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+            return
         try:
             os.makedirs(self.folder, exist_ok=True)
             os.makedirs(args.checkpoint_dir, exist_ok=True)
@@ -48,26 +57,31 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self._board = SummaryWriter(os.path.join(self.folder, "tensorboard"))
-        self._sums: dict[str, torch.Tensor] = {}
-        self._count = self._step = 0
 
-    def train(self, step: int, scalars: dict[str, torch.Tensor]) -> dict[str, float] | None:
-        """Add one step's scalars; every hp.log_interval steps write and return their means."""
+    def add(self, scalars: dict[str, torch.Tensor]) -> None:
+        """Take in one batch's scalars; nothing waits for the device here."""
         for name, value in scalars.items():
             self._sums[name] = self._sums.get(name, 0) + value.detach()
-        self._count += 1
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def train(self, step: int, scalars: dict[str, torch.Tensor]) -> dict[str, float] | None:
+        """Add the scalars of a step; every hp.log_interval steps write and return their means."""
+        self.add(scalars)
         self._step = step
         return None if step % self.interval else self._flush()
 
     def _flush(self) -> dict[str, float]:
         """Write the means of the steps since the last line."""
-        means = {name: float(total) / self._count for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        means = distributed.mean_of(means)
+        self._sums, self._counts = {}, {}
         self.write(self._step, "train", means)
         return means
 
     def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
         """One line of metrics.jsonl and the same numbers in TensorBoard."""
+        if self._board is None:
+            return
         line = {"step": step, "time": round(time.time(), 1), "split": split, **scalars}
         with open(os.path.join(self.folder, "metrics.jsonl"), "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -82,6 +96,8 @@ class RunLog:
         self, step: int, batch: dict[str, torch.Tensor], generated: torch.Tensor, rows: int = 4
     ) -> None:
         """Save samples_step*.png: for each clip and frame reference | input | generated | truth."""
+        if self._board is None:
+            return
         import cv2
 
         parts = [batch["x"][:rows, 3:], batch["x"][:rows, :3], generated[:rows], batch["y"][:rows]]
@@ -96,6 +112,7 @@ class RunLog:
 
     def close(self) -> None:
         """Write what the last few steps gave, and end TensorBoard's file."""
-        if self._count:
+        if self._counts:
             self._flush()
-        self._board.close()
+        if self._board is not None:
+            self._board.close()

@@ -4,6 +4,7 @@ grids.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -15,13 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from checkpoint import (
-    checkpoint_path,
-    list_checkpoints,
-    load_weights,
-    read_checkpoint,
-    save_checkpoint,
-)
+import distributed
+from datasets import assemble
 from errors import InputError
 from hparams import HParams
 
@@ -59,13 +55,23 @@ class EndlessSampler(torch.utils.data.Sampler):
     """(epoch, clip) keys without end: each epoch every clip once, in an order drawn from the seed.
 
     A sample's place in the stream is its number alone, so starting at sample N repeats what a run
-    that was never stopped would have read.
+    that was never stopped would have read. Of every `batch_size` * processes samples this process
+    gets its own `batch_size`.
     """
 
-    def __init__(self, clips: int, seed: int, start: int = 0) -> None:
+    def __init__(
+        self, clips: int, seed: int, start: int = 0, batch_size: int = 1, rank: int = 0,
+        processes: int = 1,
+    ) -> None:  # fmt: skip
         self.clips, self.seed, self.start = clips, seed, start
+        self.batch_size, self.rank, self.processes = batch_size, rank, processes
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
+        for number, key in enumerate(self._all()):
+            if number // self.batch_size % self.processes == self.rank:
+                yield key
+
+    def _all(self) -> Iterator[tuple[int, int]]:
         epoch, position = divmod(self.start, self.clips)
         while True:
             order = np.random.default_rng((self.seed, epoch)).permutation(self.clips)
@@ -75,18 +81,22 @@ class EndlessSampler(torch.utils.data.Sampler):
 
 
 def train_batches(
-    dataset: WindowDataset, batch_size: int, hp: HParams, start_step: int
+    dataset: WindowDataset, batch_size: int, hp: HParams, start: int
 ) -> Iterator[dict]:
-    """Batches without end, beginning with the one that step `start_step` (from 0) uses."""
-    return _load(
-        dataset, EndlessSampler(len(dataset), hp.seed, start_step * batch_size), batch_size, hp
+    """Batches of this process without end, from sample number `start` of all processes' on."""
+    sampler = EndlessSampler(
+        len(dataset), hp.seed, start, batch_size, distributed.rank(), distributed.world_size()
     )
+    return _load(dataset, sampler, batch_size, hp)
 
 
 def validation_batches(dataset: WindowDataset, batch_size: int, hp: HParams) -> Iterator[dict]:
-    """The same windows every time: one of every clip, or hp.eval_windows going round the split."""
+    """The same windows every time: one of every clip, or hp.eval_windows going round the split;
+    shared out among processes.
+    """
     count = hp.eval_windows or len(dataset)
-    keys = [divmod(number, len(dataset)) for number in range(count)]
+    numbers = range(distributed.rank(), count, distributed.world_size())
+    keys = [divmod(number, len(dataset)) for number in numbers]
     return _load(dataset, keys, batch_size, hp)
 
 
@@ -100,6 +110,7 @@ def _load(
         sampler=keys,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker,
     )
     try:
@@ -112,14 +123,19 @@ def _load(
 
 
 def _start_worker(_: int) -> None:
+    import signal
+
     import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process to answer
 
     cv2.setNumThreads(0)  # one thread per worker process, or they fight over the cores
     torch.set_num_threads(1)
 
 
 def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    """A loaded batch on `device`, as the train steps take it (datasets.assemble)."""
+    return assemble({name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()})
 
 
 def freeze(expert: nn.Module, batch_stats: bool) -> nn.Module:
@@ -131,105 +147,6 @@ def freeze(expert: nn.Module, batch_stats: bool) -> nn.Module:
     for parameter in expert.parameters():
         parameter.requires_grad_(False)
     return expert.train(batch_stats)
-
-
-def grad_norm(model: nn.Module) -> torch.Tensor:
-    """Euclidean norm of all gradients; nothing is clipped."""
-    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-
-
-class Checkpoints:
-    """Saves and resumes one run's networks in `folder`.
-
-    parts: prefix -> (model, optimizer). The main network has the prefix "" and is saved as
-    checkpoint_step*.pth, a discriminator "disc_" and disc_checkpoint_step*.pth.
-    """
-
-    def __init__(
-        self, folder: str, hp: HParams, parts: dict[str, tuple[nn.Module, Optimizer]]
-    ) -> None:
-        self.folder, self.hp, self.parts = folder, hp, parts
-
-    def resume(self, start_paths: dict[str, str | None]) -> dict:
-        """Load the newest checkpoint of the folder, or else the files in start_paths by prefix.
-
-        Returns {"global_step", "global_epoch", "syncnet_wt"}; a fresh start is step 0 with hp's
-        sync weight.
-        """
-        newest = list_checkpoints(self.folder)
-        state = {"global_step": 0, "global_epoch": 0, "syncnet_wt": self.hp.syncnet_wt}
-        for prefix, (model, optimizer) in self.parts.items():
-            path = (
-                checkpoint_path(self.folder, newest[-1][0], prefix)
-                if newest
-                else start_paths.get(prefix)
-            )
-            if path is None:
-                continue
-            checkpoint = read_checkpoint(path)
-            load_weights(model, checkpoint, path)
-            self._load_optimizer(optimizer, checkpoint.get("optimizer"), path)
-            logger.info("loaded %s at step %s", path, checkpoint.get("global_step", 0))
-            if prefix == "":
-                state |= {
-                    key: checkpoint[key]
-                    for key in state
-                    if isinstance(checkpoint.get(key), (int, float))
-                }
-                self._restore_rng(checkpoint.get("rng"))
-        return state
-
-    def _load_optimizer(self, optimizer: Optimizer, saved: dict | None, path: str) -> None:
-        if not saved:
-            logger.info("%s holds no optimizer state: the optimizer starts afresh", path)
-            return
-        try:
-            optimizer.load_state_dict(saved)
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"checkpoint {path}: its optimizer does not fit this model ({error})"
-            ) from error
-
-    @staticmethod
-    def _restore_rng(state: object) -> None:
-        if isinstance(state, dict) and isinstance(state.get("torch"), torch.Tensor):
-            torch.set_rng_state(state["torch"])
-
-    def save(self, state: dict) -> str:
-        """Write all parts at state["global_step"], the main one last: its presence means that all
-        are there.
-        """
-        step = state["global_step"]
-        for prefix in sorted(self.parts, key=len, reverse=True):
-            model, optimizer = self.parts[prefix]
-            path = checkpoint_path(self.folder, step, prefix)
-            save_checkpoint(
-                path,
-                {
-                    "state_dict": model.state_dict(),
-                    "optimizer": optimizer.state_dict() if self.hp.save_optimizer_state else None,
-                    "global_step": step,
-                    "global_epoch": state["global_epoch"],
-                    "syncnet_wt": state["syncnet_wt"],
-                    "model": {"name": type(model).__name__, "width": self.hp.width},
-                    "hparams": dict(vars(self.hp)),
-                    "rng": {"torch": torch.get_rng_state()},
-                },
-            )
-        logger.info("saved %s", path)
-        self._prune()
-        return path
-
-    def _prune(self) -> None:
-        """Keep the newest hp.keep_checkpoints of every part."""
-        for prefix in self.parts:
-            old = (
-                list_checkpoints(self.folder, prefix)[: -self.hp.keep_checkpoints]
-                if self.hp.keep_checkpoints
-                else []
-            )
-            for _, path in old:
-                os.remove(path)
 
 
 def set_learning_rates(step: int, rates: dict[Optimizer, float], hp: HParams) -> None:
@@ -247,8 +164,33 @@ def set_learning_rates(step: int, rates: dict[Optimizer, float], hp: HParams) ->
 
 
 def place(model: nn.Module, device: torch.device, hp: HParams) -> nn.Module:
-    """The model on its device, in the memory layout that hp asks for."""
+    """The model on its device, in the memory layout that hp asks for, its batch norms seeing the
+    batches of all processes.
+    """
+    model = distributed.sync_batch_norm(model, device)
     return model.to(device, memory_format=torch.channels_last if hp.channels_last else None)
+
+
+def speed_up(model: nn.Module, device: torch.device, hp: HParams) -> nn.Module:
+    """The model as training calls it: one of many processes, compiled. It shares its weights with
+    `model`, whose keys are saved.
+    """
+    model = distributed.wrap(model, device)
+    return torch.compile(model) if hp.compile else model
+
+
+def create_adam(
+    model: nn.Module, rate: float, device: torch.device, betas: tuple[float, float] = (0.9, 0.999)
+) -> torch.optim.Adam:
+    """Adam, in one kernel on a GPU."""
+    return torch.optim.Adam(
+        model.parameters(), lr=rate, betas=betas, fused=True if device.type == "cuda" else None
+    )
+
+
+def training_device(name: str) -> contextlib.AbstractContextManager[torch.device]:
+    """This process' device, for the time of a run; under torchrun, member of its group."""
+    return distributed.process_group(select_device(name))
 
 
 def finished(step: int, epoch: int, hp: HParams) -> bool:
@@ -260,6 +202,5 @@ def progress(start: int, hp: HParams) -> object:
     """A progress bar over steps; quiet where standard error is not a terminal."""
     from tqdm import tqdm
 
-    return tqdm(
-        initial=start, total=hp.nsteps or None, unit="step", disable=not sys.stderr.isatty()
-    )
+    quiet = not (sys.stderr.isatty() and distributed.is_main())
+    return tqdm(initial=start, total=hp.nsteps or None, unit="step", disable=quiet)

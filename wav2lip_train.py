@@ -10,10 +10,13 @@ below 0.75; aim at 0.2.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from errors import run_cli
-from hparams import HParams, add_training_arguments, load_hparams
+from errors import InputError, run_cli
+from hparams import HParams, add_training_arguments, load_training_hparams
+
+if TYPE_CHECKING:
+    from train_loop import Run
 
 # torch and what needs it are imported inside the functions, so that --help answers at once
 
@@ -27,141 +30,162 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def train_step(batch: dict, model, expert, optimizer, syncnet_wt: float) -> tuple[dict, object]:
-    """One update. Returns scalars l1, sync, total, grad_norm and the frames (B, 3, T, H, W)."""
+def train_step(
+    batch: dict, model, expert, optimizer, syncnet_wt: float, precision=None
+) -> tuple[dict, object]:
+    """One update. Returns scalars l1, sync, total, l1_mouth, grad_norm and the frames (B, 3, T, H,
+    W).
+    """
     from torch.nn.functional import l1_loss
 
     from models.syncnet import generator_sync_loss
-    from training import grad_norm
+    from models.wav2lip import mouth_l1
+    from precision import Precision
 
+    precision = precision or Precision()
     model.train()
-    optimizer.zero_grad()
-    generated = model(batch["indiv_mels"], batch["x"])
-    sync = generator_sync_loss(expert, batch["mel"], generated, syncnet_wt)
-    l1 = l1_loss(generated, batch["y"])
-    total = syncnet_wt * sync + (1 - syncnet_wt) * l1
-    total.backward()
-    norm = grad_norm(model)
-    optimizer.step()
-    return {"l1": l1, "sync": sync, "total": total, "grad_norm": norm}, generated
+    with precision.no_sync(model):
+        with precision.autocast():
+            generated = model(batch["indiv_mels"], batch["x"])
+            sync = generator_sync_loss(expert, batch["mel"], generated, syncnet_wt)
+        generated = precision.full(generated)
+        l1 = l1_loss(generated, batch["y"])
+        total = syncnet_wt * sync + (1 - syncnet_wt) * l1
+        precision.backward(total)
+    scalars = {"l1": l1, "sync": sync, "total": total, "l1_mouth": mouth_l1(generated, batch["y"])}
+    return scalars | precision.update(optimizer, model), generated
 
 
-def validate(model, expert, batches, device) -> tuple[dict[str, float], dict, object]:
-    """Mean l1 and sync over the fixed validation windows, and the first batch with its frames for
-    the sample grid.
+def validate(model, expert, batches, device, precision) -> tuple[dict[str, float], tuple | None]:
+    """Mean l1, l1_mouth and sync over the fixed validation windows of all processes, and this one's
+    first batch with its frames, for the sample grid.
     """
     import torch
     from torch.nn.functional import l1_loss
 
+    import distributed
     from models.syncnet import get_sync_loss
+    from models.wav2lip import mouth_l1
     from training import to_device
 
     model.eval()
-    l1 = sync = count = 0.0
+    sums = {"l1": 0.0, "l1_mouth": 0.0, "sync": 0.0, "count": 0.0}
     first = None
     with torch.no_grad():
         for batch in batches:
             batch = to_device(batch, device)
-            generated = model(batch["indiv_mels"], batch["x"])
+            with precision.autocast():
+                generated = model(batch["indiv_mels"], batch["x"])
+                sync = get_sync_loss(expert, batch["mel"], generated)
+            generated = precision.full(generated)
             first = first or (batch, generated)
             size = len(generated)
-            l1 += float(l1_loss(generated, batch["y"])) * size
-            sync += float(get_sync_loss(expert, batch["mel"], generated)) * size
-            count += size
-    return {"l1": l1 / count, "sync": sync / count}, *first
+            sums["l1"] += float(l1_loss(generated, batch["y"])) * size
+            sums["l1_mouth"] += float(mouth_l1(generated, batch["y"])) * size
+            sums["sync"] += float(sync) * size
+            sums["count"] += size
+    sums = distributed.sum_of(sums)
+    count = sums.pop("count")
+    return {name: total / count for name, total in sums.items()}, first
 
 
-@dataclass
-class GeneratorRun:
-    """What both generator trainings begin with: the data, the frozen expert, a fresh generator."""
-
-    hp: HParams
-    device: object
-    expert: object
-    model: object
-    train_set: object
-    val_set: object
+def sync_weight(state: dict, hp: HParams) -> float:
+    """The sync loss' weight in the coming step: hp.syncnet_wt until the gate has opened, then
+    state["syncnet_wt"], reached over hp.syncnet_wt_ramp steps.
+    """
+    if state["gate_step"] < 0 or not hp.syncnet_wt_ramp:
+        return state["syncnet_wt"]
+    share = min(1.0, (state["global_step"] + 1 - state["gate_step"]) / hp.syncnet_wt_ramp)
+    return hp.syncnet_wt + share * (state["syncnet_wt"] - hp.syncnet_wt)
 
 
-def prepare(args: argparse.Namespace) -> GeneratorRun:
-    """Seed everything and build a GeneratorRun; InputError where data or expert are unusable."""
-    hp = load_hparams(args.config, args.hparams)
+def prepare(args: argparse.Namespace, hp: HParams, device) -> tuple:
+    """What both generator trainings begin with: training and validation set, the frozen expert, a
+    fresh generator. InputError where data or expert are unusable.
+    """
     from checkpoint import load_model
     from datasets import Wav2LipDataset
     from models import create_model
-    from training import freeze, place, seed_everything, select_device
+    from training import freeze, place, seed_everything
 
-    device = select_device(args.device)
     seed_everything(hp.seed)
     expert = load_model(args.syncnet_checkpoint_path, "SyncNet_color").to(device)
-    return GeneratorRun(
-        hp=hp,
-        device=device,
-        expert=freeze(expert, hp.expert_batch_stats),
-        model=place(create_model("Wav2Lip", width=hp.width), device, hp),
-        train_set=Wav2LipDataset(args.data_root, "train", hp, args.filelists),
-        val_set=Wav2LipDataset(args.data_root, "val", hp, args.filelists),
-    )
+    if expert.img_size != hp.img_size:
+        raise InputError(
+            f"the expert {args.syncnet_checkpoint_path} judges pictures of {expert.img_size} px, "
+            f"the generator makes {hp.img_size} px: train an expert with img_size={hp.img_size}"
+        )
+    train_set = Wav2LipDataset(args.data_root, "train", hp, args.filelists)
+    val_set = Wav2LipDataset(args.data_root, "val", hp, args.filelists)
+    model = place(create_model("Wav2Lip", width=hp.width, img_size=hp.img_size), device, hp)
+    return train_set, val_set, freeze(expert, hp.expert_batch_stats), model
 
 
 def main(args: argparse.Namespace) -> None:
-    run = prepare(args)
-    import torch
+    hp = load_training_hparams(args)
+    if args.check:
+        from run_check import check_generator
 
+        check_generator(args, hp)
+        return
+    from training import training_device
+
+    with training_device(args.device) as device:
+        train(args, hp, device)
+
+
+def train(args: argparse.Namespace, hp: HParams, device) -> None:
+    """Data, models, optimizer, resume, loop."""
+    train_set, val_set, expert, model = prepare(args, hp, device)
+    from precision import Ema, Precision
     from run_log import RunLog
-    from training import Checkpoints, set_learning_rates
+    from run_state import Checkpoints
+    from train_loop import Run
+    from training import create_adam, set_learning_rates, speed_up
 
-    hp, model, expert = run.hp, run.model, run.expert
-    optimizer = torch.optim.Adam(model.parameters(), lr=hp.initial_learning_rate)
+    optimizer = create_adam(model, hp.initial_learning_rate, device)
+    precision = Precision(hp, device)
+    ema = Ema(model, hp.ema) if hp.ema else None
     log = RunLog(args, hp)
-    checkpoints = Checkpoints(args.checkpoint_dir, hp, {"": (model, optimizer)})
+    checkpoints = Checkpoints(args.checkpoint_dir, hp, {"": (model, optimizer)}, precision, ema)
     state = checkpoints.resume({"": args.checkpoint_path})
+    run = Run(hp, device, train_set, val_set, model, precision, log, checkpoints, state, ema)
+    called = speed_up(model, device, hp)
 
-    def step(batch: dict) -> tuple[dict, object]:
+    def step(batch: dict) -> dict:
         set_learning_rates(state["global_step"], {optimizer: hp.initial_learning_rate}, hp)
-        return train_step(batch, model, expert, optimizer, state["syncnet_wt"])
+        weight = sync_weight(state, hp)
+        return train_step(batch, called, expert, optimizer, weight, precision)[0]
 
-    def evaluate(batches) -> tuple[dict[str, float], dict, object]:
-        return validate(model, expert, batches, run.device)
+    def evaluate(batches) -> tuple[dict[str, float], tuple | None]:
+        return validate(ema.model if ema else model, expert, batches, device, precision)
 
-    train(run, step, evaluate, hp.syncnet_wt_gated, checkpoints, log, state)
-    log.close()
+    train_generator(run, step, evaluate, hp.syncnet_wt_gated)
 
 
-def train(
-    run: GeneratorRun, step_fn, validate_fn, gated_weight: float, checkpoints, log, state: dict
-) -> None:
-    """The loop of both generators: step, log, validate, open the gate, save, until hp.nsteps or
-    hp.nepochs.
+def train_generator(run: Run, step_fn, evaluate, gated_weight: float) -> None:
+    """The loop of both generators; validations draw the sample grid and may open the gate.
 
-    step_fn(batch) -> (scalars, frames); validate_fn(batches) -> (scalars, batch, frames).
+    step_fn(batch) -> scalars; evaluate(batches) -> (scores, first batch with its frames).
     """
-    from training import finished, logger, progress, to_device, train_batches, validation_batches
+    from train_loop import train_loop
+    from training import logger, validation_batches
 
-    hp, device = run.hp, run.device
-    bar = progress(state["global_step"], hp)
-    batches = train_batches(run.train_set, hp.batch_size, hp, state["global_step"])
-    while not finished(state["global_step"], state["global_epoch"], hp):
-        scalars, _ = step_fn(to_device(next(batches), device))
-        state["global_step"] += 1
-        step = state["global_step"]
-        state["global_epoch"] = step * hp.batch_size // len(run.train_set)
-        means = log.train(step, scalars)
-        bar.update()
-        if means:
-            bar.set_postfix({name: f"{means[name]:.4f}" for name in ("l1", "sync")})
-        last = finished(step, state["global_epoch"], hp)
-        if step % hp.eval_interval == 0 or last:
-            scores, batch, frames = validate_fn(validation_batches(run.val_set, hp.batch_size, hp))
-            log.write(step, "val", {**scores, "syncnet_wt": state["syncnet_wt"]})
-            log.grid(step, batch, frames)
-            if scores["sync"] < hp.sync_gate and state["syncnet_wt"] < gated_weight:
-                # paper: only a generator that draws faces can be taught to sync
-                state["syncnet_wt"] = gated_weight
-                logger.info("step %d: the gate is open, sync weight %g", step, gated_weight)
-        if step % hp.checkpoint_interval == 0 or last:
-            checkpoints.save(state)
-    bar.close()
+    hp, state = run.hp, run.state
+
+    def validate_fn(step: int) -> float:
+        scores, first = evaluate(validation_batches(run.val_set, hp.batch_size, hp))
+        gate = {"syncnet_wt": sync_weight(state, hp), "gate": float(state["gate_step"] >= 0)}
+        run.log.write(step, "val", {**scores, **gate})
+        if first is not None:
+            run.log.grid(step, *first)
+        if scores["sync"] < hp.sync_gate and state["gate_step"] < 0:
+            # paper: only a generator that draws faces can be taught to sync
+            state["syncnet_wt"], state["gate_step"] = max(gated_weight, hp.syncnet_wt), step
+            logger.info("step %d: the gate is open, sync weight %g", step, state["syncnet_wt"])
+        return gated_weight * scores["sync"] + (1 - gated_weight) * scores["l1"]
+
+    train_loop(run, step_fn, validate_fn, hp.batch_size, hp.eval_interval, hp.checkpoint_interval)
 
 
 if __name__ == "__main__":

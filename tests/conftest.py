@@ -40,6 +40,26 @@ def assert_refused(result: subprocess.CompletedProcess, *words: str) -> None:
         assert word in lines[0]
 
 
+# A training that takes a second: for the scripts' own behaviour
+TINY = ("width=0.125", "batch_size=2", "syncnet_batch_size=4", "num_workers=0", "log_interval=1",
+        "eval_windows=2", "keep_checkpoints=0")  # fmt: skip
+
+
+def train(
+    script: str, data: Path, corpus: Path, folder: Path, *extra: object, code: int = 0,
+    **hparams: object,
+) -> subprocess.CompletedProcess:  # fmt: skip
+    """A training script run with TINY settings; checkpoints in folder/ckpt, logs in folder/runs."""
+    overrides = [f"{name}={value}" for name, value in hparams.items()]
+    result = run_script(
+        script, "--data_root", data, "--filelists", corpus / "filelists",
+        "--checkpoint_dir", folder / "ckpt", "--log_dir", folder / "runs", "--device", "cpu",
+        *extra, "--hparams", *TINY, *overrides,
+    )  # fmt: skip
+    assert result.returncode == code, result.stderr
+    return result
+
+
 class Poison:
     """Pickles into a call that makes a folder: a file that runs code when it is loaded."""
 
@@ -75,6 +95,16 @@ def preprocessed_root(synthetic_root: Path, tmp_path_factory: pytest.TempPathFac
     )
     assert result.returncode == 0, result.stderr
     return root
+
+
+@pytest.fixture(scope="session")
+def trained_expert(
+    preprocessed_root: Path, synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A tiny expert after two steps."""
+    folder = tmp_path_factory.mktemp("expert")
+    train("color_syncnet_train.py", preprocessed_root, synthetic_root, folder, nsteps=2)
+    return folder / "ckpt" / "checkpoint_step000000002.pth"
 
 
 @pytest.fixture(scope="session")

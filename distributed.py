@@ -1,0 +1,129 @@
+"""Training on several processes: what does nothing where there is one.
+
+    torchrun --nproc_per_node=4 color_syncnet_train.py ...
+
+Process groups come from torchrun's environment: NCCL on GPUs, gloo on CPUs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from errors import InputError
+
+
+def rank() -> int:
+    """Number of this process, 0 where it is the only one."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes logs and checkpoints."""
+    return rank() == 0
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[torch.device]:
+    """Join the group that torchrun describes, if any; gives this process' own device."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield device
+        return
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if device.type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise InputError(
+                f"torchrun starts process {local + 1} of this machine, which has "
+                f"{torch.cuda.device_count()} GPUs: lower --nproc_per_node"
+            )
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def wrap(model: nn.Module, device: torch.device, trained: bool = True) -> nn.Module:
+    """The model as it is to be called: DistributedDataParallel with batch statistics over all
+    processes. Its parameters remain those of `model`, whose own keys are saved.
+    """
+    if world_size() == 1 or not trained:
+        return model
+    return nn.parallel.DistributedDataParallel(
+        model, device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=False,  # batch statistics are the same everywhere
+    )  # fmt: skip
+
+
+def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """Batch norms whose statistics are those of all processes' batches together, in place where
+    possible; use the returned module.
+    """
+    if world_size() == 1:
+        return model
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = GlooSyncBatchNorm  # torch's own runs on GPUs only
+    return model
+
+
+class GlooSyncBatchNorm(nn.BatchNorm2d):
+    """BatchNorm2d over the batches of all processes, for the CPU; equal batch sizes."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> the same shape."""
+        if not self.training or world_size() == 1:
+            return super().forward(x)
+        mean = all_mean(x.mean((0, 2, 3)))
+        centred = x - mean[:, None, None]
+        var = all_mean(centred.square().mean((0, 2, 3)))
+        with torch.no_grad():
+            count = x.numel() // x.shape[1] * world_size()
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * count / (count - 1), self.momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return centred * scale[:, None, None] + self.bias[:, None, None]
+
+
+def all_mean(tensor: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over processes, through which gradients flow."""
+    if world_size() == 1:
+        return tensor
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(tensor) / world_size()
+
+
+def sum_of(values: dict[str, float]) -> dict[str, float]:
+    """Each number summed over processes; the same names everywhere."""
+    if world_size() == 1:
+        return values
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    sums = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+    dist.all_reduce(sums)
+    return dict(zip(values, sums.tolist(), strict=True))
+
+
+def mean_of(values: dict[str, float]) -> dict[str, float]:
+    """Each number averaged over processes."""
+    return {name: value / world_size() for name, value in sum_of(values).items()}
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` is set in any process: what all must decide alike, such as stopping."""
+    return sum_of({"flag": float(flag)})["flag"] > 0
