@@ -79,6 +79,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         raise InputError(
             f"checkpoint {path} holds no state_dict: it is not a checkpoint of a model"
         )
+    if checkpoint.get("ema") is not None and not _is_state_dict(checkpoint["ema"]):
+        raise InputError(f"checkpoint {path} is damaged: its moving average holds no weights")
     checkpoint["state_dict"] = {
         name.removeprefix("module."): value for name, value in checkpoint["state_dict"].items()
     }
@@ -187,9 +189,9 @@ def _guess(checkpoint: dict) -> str:
 
 
 def load_model(path: str | os.PathLike, name: str) -> nn.Module:
-    """A model in eval mode with the weights of a checkpoint, of the width and img_size that the
-    checkpoint was written with: its record "model", and where there is none, as in released files,
-    width 1 and the img_size that its keys are for.
+    """A model in eval mode with the weights of a checkpoint, their moving average where it holds
+    one ("ema"), of the width and img_size that the checkpoint was written with: its record "model",
+    and where there is none, as in released files, width 1 and the img_size that its keys are for.
     """
     from models import create_model
 
@@ -210,6 +212,8 @@ def load_model(path: str | os.PathLike, name: str) -> nn.Module:
     if name == "SyncNet_v2":  # has one size; another model's file is refused below
         img_size = 96
     model = create_model(name, width=width, img_size=img_size)
+    if checkpoint.get("ema"):
+        checkpoint = {**checkpoint, "state_dict": checkpoint["ema"]}
     load_weights(model, checkpoint, path)
     return model.eval()
 

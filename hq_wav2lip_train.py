@@ -101,7 +101,7 @@ def main(args: argparse.Namespace) -> None:
     if args.check:
         from run_check import check_generator
 
-        check_generator(args, hp)
+        check_generator(args, hp, quality=True)
         return
     from training import training_device
 

@@ -15,6 +15,7 @@ import torch
 import distributed
 from checkpoint import (
     checkpoint_path,
+    describe_model,
     list_checkpoints,
     load_weights,
     read_checkpoint,
@@ -88,12 +89,13 @@ class Checkpoints:
             found = {prefix: (path, read_checkpoint(path)) for prefix, path in paths.items()}
         for prefix, (path, checkpoint) in found.items():
             model, optimizer = self.parts[prefix]
-            load_weights(model, checkpoint, path)
+            # a smaller model's weights may start a larger one, but cannot continue its run
+            load_weights(model, checkpoint, path, partial=weights_only)
             logger.info("loaded %s of step %s", path, checkpoint.get("global_step", 0))
             if not weights_only:
                 self._load_optimizer(optimizer, checkpoint.get("optimizer"), path)
             if prefix == "":
-                self._load_ema(checkpoint, path)
+                self._load_ema(checkpoint, path, weights_only)
                 if not weights_only:
                     self._load_rest(checkpoint, state)
         return state
@@ -125,10 +127,10 @@ class Checkpoints:
                 f"checkpoint {path}: its optimizer does not fit this model ({error})"
             ) from error
 
-    def _load_ema(self, checkpoint: dict, path: str) -> None:
+    def _load_ema(self, checkpoint: dict, path: str, partial: bool) -> None:
         if self.ema is not None:
             averaged = checkpoint.get("ema") or checkpoint["state_dict"]
-            load_weights(self.ema.model, {**checkpoint, "state_dict": averaged}, path)
+            load_weights(self.ema.model, {**checkpoint, "state_dict": averaged}, path, partial)
 
     def _load_rest(self, checkpoint: dict, state: dict) -> None:
         state |= {
@@ -177,11 +179,7 @@ class Checkpoints:
             "scaler": scaler.state_dict() if scaler.is_enabled() else None,
             **{key: value for key, value in state.items() if key != "samples"},
             "sampler": {"samples": state["samples"]},
-            "model": {
-                "name": type(model).__name__,
-                "width": self.hp.width,
-                "img_size": self.hp.img_size,
-            },
+            "model": describe_model(model),
             "hparams": dict(vars(self.hp)),
             "rng": _rng_state(),
         }

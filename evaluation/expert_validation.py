@@ -165,15 +165,13 @@ def far_from(shift: int) -> list[int]:
 
 
 def best_shift(found: PairCosines) -> tuple[int, float]:
-    """The shift at which the expert takes the sound for the right one most clearly, and the AUC of
-    its pairs there: not 0 where the sound of the clips is early (negative) or late.
+    """The shift whose pairs have the largest mean cosine, and how clearly: the AUC of those pairs
+    against those far from it. Not 0 where the clips' sound is early (negative) or late.
     """
-    aucs = {}
-    for shift in SHIFTS.tolist():
-        there, far = found_pairs(found, [shift]), found_pairs(found, far_from(shift))
-        aucs[shift] = roc_auc(there, far) if len(there) and len(far) else 0.0
-    best = max(aucs, key=aucs.get)
-    return best, aucs[best]
+    pairs = {shift: found_pairs(found, [shift]) for shift in SHIFTS.tolist()}
+    best = max((s for s in pairs if len(pairs[s])), key=lambda s: pairs[s].mean())
+    far = found_pairs(found, far_from(best))
+    return best, roc_auc(pairs[best], far) if len(far) else 0.5
 
 
 def roc_auc(positive: np.ndarray, negative: np.ndarray) -> float:

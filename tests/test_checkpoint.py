@@ -195,3 +195,18 @@ def test_a_larger_model_starts_from_a_smaller_ones_checkpoint(expert, caplog):
     poor = {"state_dict": dict(list(expert.state_dict().items())[1:])}
     with pytest.raises(InputError, match="not a SyncNet_color"):
         load_weights(larger, poor, "p.pth", partial=True)
+
+
+def test_the_moving_average_is_what_is_used(tmp_path):
+    model, averaged = (create_model("SyncNet_color", 0.125) for _ in range(2))
+    checkpoint = {
+        "state_dict": model.state_dict(),
+        "ema": averaged.state_dict(),
+        "model": describe_model(model),
+    }
+    save_checkpoint(tmp_path / "x.pth", checkpoint)
+    loaded = load_model(tmp_path / "x.pth", "SyncNet_color").state_dict()
+    assert all(torch.equal(value, averaged.state_dict()[key]) for key, value in loaded.items())
+    save_checkpoint(tmp_path / "y.pth", checkpoint | {"ema": ["no", "weights"]})
+    with pytest.raises(InputError, match="y.pth"):
+        load_model(tmp_path / "y.pth", "SyncNet_color")

@@ -59,7 +59,8 @@ def write_clip(folder, frames=60, shift=0, seed=0, wrong_sound=False, missing=()
     loudness = np.repeat(0.2 * 10 ** (-2 * (1 - heard)), FRAME)  # over 40 dB
     wav = (loudness * rng.standard_normal(len(loudness))).clip(-1, 1).astype(np.float32)
     save_wav(delayed(wav, shift * FRAME), f"{folder}/audio.wav")
-    np.save(f"{folder}/mel.npy", np.ascontiguousarray(melspectrogram(load_wav(f"{folder}/audio.wav")).T))
+    mel = melspectrogram(load_wav(f"{folder}/audio.wav"))
+    np.save(f"{folder}/mel.npy", np.ascontiguousarray(mel.T))
     with open(f"{folder}/clip.json", "w") as file:
         json.dump({"source": "x.mp4", "frames": frames}, file)
     return melspectrogram(np.round(wav * 32768) / 32768).T

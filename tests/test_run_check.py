@@ -1,0 +1,198 @@
+import itertools
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, assert_refused, train
+from test_datasets import make_clip, make_root
+
+import color_syncnet_train
+import hq_wav2lip_train
+import wav2lip_train
+from datasets import SyncNetDataset, Wav2LipDataset
+from errors import InputError
+from evaluation.expert_validation import SHIFTS, PairCosines
+from hparams import HParams, load_training_hparams
+from precision import NonFiniteLoss
+from run_check import (
+    WARM_UP,
+    check_accuracy,
+    check_expert,
+    check_generator,
+    overfit,
+    small_batch,
+    time_steps,
+)
+
+CPU = torch.device("cpu")
+
+
+def arguments(script, data, corpus, tmp_path, *argv, **hparams):
+    overrides = [f"{name}={value}" for name, value in hparams.items()]
+    args = script.get_args_parser().parse_args([
+        "--data_root", str(data), "--filelists", str(corpus / "filelists"),
+        "--checkpoint_dir", str(tmp_path / "ckpt"), "--log_dir", str(tmp_path / "runs"),
+        "--device", "cpu", "--check", *map(str, argv), "--hparams", *TINY, *overrides,
+    ])  # fmt: skip
+    return args, load_training_hparams(args)
+
+
+def test_overfit_counts_the_steps_to_the_bound():
+    losses = iter([2.0, 1.0, 0.5, 0.25])
+    batch = {"mel": torch.zeros(3)}
+    step = lambda batch: {"loss": torch.tensor(next(losses), requires_grad=True)}  # noqa: E731
+    assert overfit(step, batch, "loss", 0.5, 10) == 3
+
+
+def test_a_batch_that_is_not_learned_is_an_error():
+    batch = {"mel": torch.zeros(3)}
+    with pytest.raises(
+        InputError, match=r"3 windows cannot be learned.* 2\.000 to 1\.000 in 2 steps"
+    ):
+        losses = iter([2.0, 1.0, 0.0])
+        overfit(lambda batch: {"l1": torch.tensor(next(losses))}, batch, "l1", 0.5, 2)
+
+    def diverge(batch):
+        raise NonFiniteLoss("the loss is nan")
+
+    with pytest.raises(InputError, match="the loss is nan: lower the learning rate"):
+        overfit(diverge, batch, "loss", 0.5, 2)
+    with pytest.raises(InputError, match="to nan in 2 steps"):
+        overfit(lambda batch: {"loss": torch.tensor(np.nan)}, batch, "loss", 0.5, 2)
+
+
+def test_small_batch_has_both_labels(tmp_path):
+    root = make_root(tmp_path)
+    (root / "train.txt").write_text("a/00001\n")  # all of them windows of one clip
+    data = SyncNetDataset(str(root / "data"), "train", HParams(), str(root))
+    batch = small_batch(data, 8, CPU)
+    assert batch["x"].shape == (8, 15, 48, 96) and batch["y"].sum() == 4
+    assert torch.equal(batch["x"], small_batch(data, 8, CPU)["x"])
+    data = Wav2LipDataset(str(root / "data"), "train", HParams(), str(root))
+    assert small_batch(data, 2, CPU)["x"].shape == (2, 6, 5, 96, 96)
+
+
+def test_step_time_and_the_wait_for_data():
+    stepped = []
+
+    def batches():
+        for number in itertools.count():
+            time.sleep(0.03 if number >= WARM_UP else 0.3)  # as workers that have to start
+            yield {"y": torch.zeros(1), "target": torch.zeros(1, 1, 2, 2, 3, dtype=torch.uint8),
+                   "reference": torch.zeros(1, 1, 2, 2, 3, dtype=torch.uint8)}  # fmt: skip
+
+    def step(batch):
+        time.sleep(0.01)
+        stepped.append(batch["x"].shape)
+
+    found = time_steps(step, batches(), CPU, steps=10)
+    assert len(stepped) == WARM_UP + 10 and stepped[0] == (1, 6, 1, 2, 2)
+    assert 0.04 <= found.seconds < 0.12 and 0.5 < found.wait < 0.9
+    stepped.clear()
+    time_steps(step, batches(), CPU, steps=1000, seconds=0.1)
+    assert WARM_UP < len(stepped) < WARM_UP + 10
+
+
+@pytest.mark.parametrize("loss", ["bce", "contrastive"])
+def test_check_of_an_expert(preprocessed_root, synthetic_root, tmp_path, monkeypatch, capsys, loss):
+    monkeypatch.setattr("run_check.TIMED_SECONDS", 0.5)
+    where = (color_syncnet_train, preprocessed_root, synthetic_root, tmp_path)
+    found = check_expert(*arguments(*where, syncnet_loss=loss, accumulation=3))
+    assert found["overfit_steps"] < 100 and 0 <= found["wait"] <= 1
+    assert 0.1 < found["memory_gib"] < 10
+    said = capsys.readouterr().out
+    assert "8 windows to loss" in said and "batch 64; here 4" in said
+    assert f"{700_000 * found['step_seconds'] / 3600:.1f} h" in said
+    assert not any(tmp_path.iterdir())  # nothing is written
+
+
+@pytest.mark.parametrize("quality", [False, True])
+def test_check_of_a_generator(
+    preprocessed_root, synthetic_root, tmp_path, trained_expert, monkeypatch, capsys, quality
+):
+    monkeypatch.setattr("run_check.TIMED_STEPS", 2)
+    monkeypatch.setattr("run_check.GENERATOR_BOUND", 0.15)  # seconds instead of a minute
+    monkeypatch.setattr("run_check.LEAST_ACCURACY", 0.0)
+    monkeypatch.setattr("run_check.EXPERT_WINDOWS", 16)
+    script = hq_wav2lip_train if quality else wav2lip_train
+    where = (script, preprocessed_root, synthetic_root, tmp_path)
+    expert = ("--syncnet_checkpoint_path", trained_expert)
+    found = check_generator(*arguments(*where, *expert), quality)
+    assert 1 < found["overfit_steps"] < 100 and 0 < found["expert_accuracy"] < 1
+    said = capsys.readouterr().out
+    assert "16 validation windows" in said and "2 windows to l1" in said
+    assert "every 100,000 steps of batch 2" in said
+    assert not any(tmp_path.iterdir())
+
+
+def test_data_from_which_nothing_can_be_learned(tmp_path, monkeypatch):
+    """Still pictures without a sound."""
+    monkeypatch.setattr("run_check.OVERFIT_STEPS", 40)  # where it can be learned, 10 do
+    for name in ("a/1", "b/1"):
+        folder = make_clip(tmp_path / "data" / name)
+        for picture in list(folder.glob("*.jpg"))[1:]:
+            picture.write_bytes((folder / "0.jpg").read_bytes())
+        np.save(folder / "mel.npy", np.zeros((200, 80), np.float32))
+    (tmp_path / "filelists").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / f"filelists/{split}.txt").write_text("a/1\nb/1\n")
+    where = (color_syncnet_train, tmp_path / "data", tmp_path, tmp_path)
+    with pytest.raises(InputError, match="8 windows cannot be learned by heart.*--doctor"):
+        check_expert(*arguments(*where))
+
+
+def test_an_expert_that_knows_nothing_is_refused(
+    preprocessed_root, synthetic_root, trained_expert, tmp_path
+):
+    result = train(
+        "wav2lip_train.py", preprocessed_root, synthetic_root, tmp_path, "--check",
+        "--syncnet_checkpoint_path", trained_expert, code=2,
+    )  # fmt: skip
+    assert_refused(result, "check failed", "below 75%", str(trained_expert))
+    assert not any(tmp_path.iterdir())
+
+
+def made(cosine_of, windows=8):
+    """What an expert with the cosine cosine_of(shift) says."""
+    cosines = np.tile([cosine_of(shift) for shift in (*SHIFTS, 30)], (windows, 1))
+    y = (np.arange(windows) % 2).astype(np.float32)
+    exists = np.ones_like(cosines, dtype=bool)
+    exists[y == 1, -1] = False
+    return PairCosines(y, cosines.astype(np.float32), exists)
+
+
+@pytest.mark.parametrize(
+    ("cosine_of", "words"),
+    [
+        (
+            lambda shift: 0.9 if shift == 5 else 0.1,
+            ["5 frames late", "--correct_sync --expert e.pth"],
+        ),
+        (lambda shift: 0.9 if shift == -2 else 0.1, ["2 frames early", "--correct_sync"]),
+        (lambda shift: 0.6, ["50% of 256", "Train it longer", "--checkpoint_path e.pth"]),
+        (lambda shift: np.nan, ["Train it longer"]),
+    ],
+)
+def test_what_to_do_about_an_expert(
+    preprocessed_root, synthetic_root, tmp_path, monkeypatch, cosine_of, words
+):
+    monkeypatch.setattr("evaluation.expert_validation.pair_cosines", lambda *_: made(cosine_of))
+    args, hp = arguments(
+        wav2lip_train, preprocessed_root, synthetic_root, tmp_path,
+        "--syncnet_checkpoint_path", "e.pth",
+    )  # fmt: skip
+    with pytest.raises(InputError) as error:
+        check_accuracy(None, args, hp, CPU)
+    for word in [*words, str(preprocessed_root)]:
+        assert word in str(error.value)
+    good = made(lambda shift: 0.9 if shift == 0 else 0.1)
+    monkeypatch.setattr("evaluation.expert_validation.pair_cosines", lambda *_: good)
+    assert check_accuracy(None, args, hp, CPU)["expert_accuracy"] == 1
+
+
+def test_several_processes_are_refused(preprocessed_root, synthetic_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    where = (color_syncnet_train, preprocessed_root, synthetic_root, tmp_path)
+    with pytest.raises(InputError, match="without torchrun"):
+        check_expert(*arguments(*where))
