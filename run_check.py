@@ -249,8 +249,8 @@ def time_steps(
     step_fn: Callable[[dict], object],
     batches: Iterator[dict],
     device: torch.device,
-    steps: int = TIMED_STEPS,
-    seconds: float = TIMED_SECONDS,
+    steps: int,
+    seconds: float,
 ) -> StepTime:
     """Time `steps` steps on loaded batches, or fewer in `seconds`, after WARM_UP untimed ones."""
     from training import to_device
@@ -277,7 +277,8 @@ def _time(step: Callable, model, data, batch_size: int, device, hp: HParams) -> 
     from training import speed_up, train_batches
 
     batches = train_batches(data, batch_size, hp, 0)
-    found = time_steps(partial(step, called=speed_up(model, device, hp)), batches, device)
+    step = partial(step, called=speed_up(model, device, hp))
+    found = time_steps(step, batches, device, TIMED_STEPS, TIMED_SECONDS)
     batches.close()
     seconds = found.seconds * hp.accumulation
     print(f"step: {seconds:.3f} s with loading, {found.wait:.1%} of it waiting for data")

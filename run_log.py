@@ -111,8 +111,12 @@ class RunLog:
         self._board.add_image("samples", pixels[..., ::-1].copy(), step, dataformats="HWC")
 
     def close(self) -> None:
-        """Write what the last few steps gave, and end TensorBoard's file."""
+        """Write what the last few steps gave and curves.png, and end TensorBoard's file."""
         if self._counts:
             self._flush()
         if self._board is not None:
+            from evaluation.curves import plot_curves
+
             self._board.close()
+            name = os.path.basename(self.folder)
+            plot_curves({name: self.folder}, os.path.join(self.folder, "curves.png"))

@@ -128,47 +128,6 @@ def expert_scores(
     return {f"expert_{name}": value for name, value in accuracy_report(matrices).items()}
 
 
-def read_metrics(folder: str, split: str) -> list[dict]:
-    """Lines of a run's metrics.jsonl of one split; a half-written last line is passed over."""
-    lines = []
-    try:
-        with open(os.path.join(folder, "metrics.jsonl"), encoding="utf-8") as file:
-            for text in file:
-                try:
-                    lines.append(json.loads(text))
-                except ValueError:
-                    continue
-    except OSError as error:
-        raise InputError(f"no training log in {folder} ({error.strerror})") from error
-    return [line for line in lines if line.get("split") == split]
-
-
-def plot_curves(runs: dict[str, str], path: str) -> None:
-    """Training and validation curves of the expert and the generator as one PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    panels = [
-        ("expert", "loss"),
-        ("expert", "accuracy"),
-        ("generator", "l1"),
-        ("generator", "sync"),
-    ]
-    figure, axes = plt.subplots(1, len(panels), figsize=(16, 3.5), layout="constrained")
-    for axis, (run, name) in zip(axes, panels, strict=True):
-        for split, style in (("train", "-"), ("val", "o-")):
-            lines = read_metrics(runs[run], split)
-            steps, values = [line["step"] for line in lines], [line[name] for line in lines]
-            axis.plot(steps, values, style, label=split, alpha=0.8)
-        axis.set(title=f"{run}: {name}", xlabel="step")
-        axis.legend()
-        axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
 def markdown(scores: dict[str, float], clips: int) -> str:
     """The report as text: each aim with what was reached, then the rest."""
     lines = [
@@ -217,6 +176,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    from evaluation.curves import plot_curves
     from inference import LipSync
 
     os.makedirs(args.out, exist_ok=True)
@@ -228,7 +188,8 @@ def main(args: argparse.Namespace) -> None:
         name: os.path.join(args.log_dir, os.path.basename(os.path.normpath(folder)))
         for name, folder in (("expert", args.expert), ("generator", args.generator))
     }
-    plot_curves(runs, os.path.join(args.out, "curves.png"))
+    names = ["loss", "accuracy", "auc", "l1", "l1_mouth", "sync"]
+    plot_curves(runs, os.path.join(args.out, "curves.png"), names)
     text = markdown(scores, len(clips))
     with open(os.path.join(args.out, "report.json"), "w", encoding="utf-8") as file:
         json.dump({"clips": [clip.name for clip in clips], "aims": AIMS, **scores}, file, indent=2)

@@ -8,8 +8,6 @@ from torch.nn import functional as F
 
 from models.conv import Conv2d, audio_layers, encode_larger, encoder_stages, residual, scaled
 
-MIN_SHIFT = 1  # frames between windows of a clip that count as different to contrastive_loss
-
 
 class SyncNet_color(nn.Module):  # noqa: N801  (released name)
     """Embeds five lower face halves and a mel window so that what belongs together points the same
@@ -121,7 +119,8 @@ def contrastive_loss(
     """Every window's sound against the faces of the whole batch, and the other way round.
 
     audio, face (N, D) of length 1, row i of both in sync; group (N,) the clip of each window and
-    start (N,) its first frame. Scalars: loss = nce + bce_weight * bce; nce, InfoNCE in both
+    start (N,) its first frame, which matters where a clip is in the batch twice: without it one
+    window met twice counts as two different ones. Scalars: loss = nce + bce_weight * bce; nce, InfoNCE in both
     directions (van den Oord et al., 2018), for which the other windows of a clip are the hard
     negatives and other clips the easy ones; bce, the released loss over own pairs and the wrong
     pairs within a clip, half and half: it keeps the cosine a probability, with which generators
@@ -131,13 +130,13 @@ def contrastive_loss(
         cosine = face.float() @ audio.float().T  # (N, N)
         own = torch.eye(len(cosine), dtype=torch.bool, device=cosine.device)
         same_clip = (group[:, None] == group) & ~own
-        overlap = torch.zeros_like(own)
+        twice = torch.zeros_like(own)  # the same window, a clip being in the batch twice
         if start is not None:
-            overlap = same_clip & ((start[:, None] - start).abs() < MIN_SHIFT)
-        logits = (cosine / temperature).masked_fill(overlap, -torch.inf)
+            twice = same_clip & (start[:, None] == start)
+        logits = (cosine / temperature).masked_fill(twice, -torch.inf)
         target = torch.arange(len(cosine), device=cosine.device)
         nce = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        wrong = (same_clip & ~overlap).float()
+        wrong = (same_clip & ~twice).float()
         weight = own / (2 * len(own)) + wrong / (2 * wrong.sum().clamp(min=1))
         probability = cosine.nan_to_num().clamp(0, 1)  # what is not a number shows in nce
         bce = F.binary_cross_entropy(probability, own.float(), weight, reduction="sum")

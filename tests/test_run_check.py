@@ -86,11 +86,11 @@ def test_step_time_and_the_wait_for_data():
         time.sleep(0.01)
         stepped.append(batch["x"].shape)
 
-    found = time_steps(step, batches(), CPU, steps=10)
+    found = time_steps(step, batches(), CPU, 10, 60)
     assert len(stepped) == WARM_UP + 10 and stepped[0] == (1, 6, 1, 2, 2)
     assert 0.04 <= found.seconds < 0.12 and 0.5 < found.wait < 0.9
     stepped.clear()
-    time_steps(step, batches(), CPU, steps=1000, seconds=0.1)
+    time_steps(step, batches(), CPU, 1000, 0.1)
     assert WARM_UP < len(stepped) < WARM_UP + 10
 
 

@@ -171,7 +171,7 @@ def test_run_logs_saves_and_resumes_as_if_never_stopped(
     assert all(np.isfinite(value) for line in metrics(log) for value in line.values()
                if isinstance(value, float))  # fmt: skip
     assert any(line["split"] == "val" for line in metrics(log))
-    for file in ("train.log", "hparams.yaml"):
+    for file in ("train.log", "hparams.yaml", "curves.png"):
         assert (log / file).stat().st_size
     assert any((log / "tensorboard").iterdir())
     assert any(log.glob("samples_step*.png")) != script.startswith("color")
