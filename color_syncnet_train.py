@@ -37,7 +37,8 @@ def train_step(batch: dict, model, optimizer, hp: HParams | None = None, precisi
             audio, face = model(batch["mel"], batch["x"])  # (B, 512) each
         if hp.syncnet_loss == "contrastive":
             scalars = contrastive_loss(
-                audio, face, batch["group"], hp.contrastive_temperature, hp.contrastive_bce
+                *(audio, face, batch["group"], hp.contrastive_temperature, hp.contrastive_bce),
+                start=batch["start"],
             )
         else:
             scalars = {

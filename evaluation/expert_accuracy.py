@@ -4,6 +4,7 @@ clips.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ def window_similarities(expert, folder: str, hp: HParams, batch_size: int = 64) 
     from clips import Clip, index_clip, open_mel
     from errors import InputError
 
+    hp = dataclasses.replace(hp, img_size=expert.img_size)
     clip = index_clip(folder, hp, individual_mels=False)
     if not isinstance(clip, Clip):
         raise InputError(f"{folder}: {clip}")
@@ -56,7 +58,7 @@ def embed_faces(
             # (B, 15, 48, 96): five frames stacked frame by frame
             x = [frames[i : i + hp.syncnet_T].flatten(0, 1) for i in range(first, last)]
             x = torch.stack(x).to(device).float() / 255
-            embeddings.append(_unit(expert.face_encoder(x)))
+            embeddings.append(expert.embed_face(x).cpu().numpy())
     return np.concatenate(embeddings)
 
 
@@ -77,15 +79,8 @@ def embed_mels(
     with torch.inference_mode():
         for first in range(0, len(starts), batch_size):
             x = torch.from_numpy(windows[first : first + batch_size])[:, None]  # (B, 1, 80, 16)
-            embeddings.append(_unit(expert.audio_encoder(x.to(device))))
+            embeddings.append(expert.embed_audio(x.to(device)).cpu().numpy())
     return np.concatenate(embeddings)
-
-
-def _unit(embeddings) -> np.ndarray:
-    """What forward does with an encoder's output: (B, D, 1, 1) -> (B, D) of length 1."""
-    import torch
-
-    return torch.nn.functional.normalize(embeddings.flatten(1), dim=1).cpu().numpy()
 
 
 def longest_run(frames: np.ndarray) -> np.ndarray:

@@ -95,9 +95,12 @@ def clip_offset(
     from audio import load_wav
     from clips import Clip, index_clip
 
-    folder, curve = os.fspath(folder), _curve_color
+    folder = os.fspath(folder)
     if expert.kind == "SyncNet_v2":
-        hp, curve = dataclasses.replace(hp, img_size=LIP_SIZE), _curve_v2
+        curve, size = _curve_v2, LIP_SIZE
+    else:
+        curve, size = _curve_color, expert.model.img_size
+    hp = dataclasses.replace(hp, img_size=size)
     clip = index_clip(folder, hp, individual_mels=False)
     if not isinstance(clip, Clip):
         raise InputError(f"{folder}: {clip}")

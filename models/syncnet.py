@@ -48,19 +48,23 @@ class SyncNet_color(nn.Module):  # noqa: N801  (released name)
         self.audio_encoder = audio_layers(width, residuals_at_256=2)
         self.face_encoder_stages = encoder_stages(Conv2d, 15, c32, width, img_size)
 
-    def forward(
-        self, audio_sequences: torch.Tensor, face_sequences: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mel windows (B, 1, 80, 16), lower halves (B, 15, H/2, W) -> (audio_embedding,
-        face_embedding), each (B, 512), length 1; H = W = img_size.
-        """
+    def embed_face(self, face_sequences: torch.Tensor) -> torch.Tensor:
+        """Lower halves (B, 15, H/2, W), H = W = img_size -> (B, 512) of length 1."""
         first, *deeper = self.face_encoder
         face = encode_larger(self.face_encoder_stages, first, face_sequences)[-1]
         for layer in deeper:
             face = layer(face)
-        face = face.flatten(1)  # (B, 512)
-        audio = self.audio_encoder(audio_sequences).flatten(1)  # (B, 512)
-        return F.normalize(audio, p=2, dim=1), F.normalize(face, p=2, dim=1)
+        return F.normalize(face.flatten(1), p=2, dim=1)
+
+    def embed_audio(self, audio_sequences: torch.Tensor) -> torch.Tensor:
+        """Mel windows (B, 1, 80, 16) -> (B, 512) of length 1."""
+        return F.normalize(self.audio_encoder(audio_sequences).flatten(1), p=2, dim=1)
+
+    def forward(
+        self, audio_sequences: torch.Tensor, face_sequences: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(audio_embedding, face_embedding): see embed_audio and embed_face."""
+        return self.embed_audio(audio_sequences), self.embed_face(face_sequences)
 
 
 def cosine_loss(audio: torch.Tensor, face: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -118,13 +122,13 @@ def contrastive_loss(
 ) -> dict[str, torch.Tensor]:
     """Every window's sound against the faces of the whole batch, and the other way round.
 
-    audio, face (N, D) of length 1, row i of both in sync; group (N,) the clip of each window and
-    start (N,) its first frame, which matters where a clip is in the batch twice: without it one
-    window met twice counts as two different ones. Scalars: loss = nce + bce_weight * bce; nce, InfoNCE in both
-    directions (van den Oord et al., 2018), for which the other windows of a clip are the hard
-    negatives and other clips the easy ones; bce, the released loss over own pairs and the wrong
-    pairs within a clip, half and half: it keeps the cosine a probability, with which generators
-    are judged; accuracy, of the same pairs at 0.5. Of several processes, each has its own batch.
+    audio, face (N, D) of length 1, row i of both in sync; group (N,) the clip of each window; start
+    (N,) its first frame, without which one window met twice in a batch counts as two different
+    ones. Scalars: loss = nce + bce_weight * bce; nce, InfoNCE in both directions (van den Oord et
+    al., 2018), for which the other windows of a clip are the hard negatives and other clips the
+    easy ones; bce, the released loss over own pairs and the wrong pairs within a clip, half and
+    half: it keeps the cosine a probability, with which generators are judged; accuracy, of the same
+    pairs at 0.5. Of several processes, each has its own batch.
     """
     with torch.autocast(audio.device.type, enabled=False):
         cosine = face.float() @ audio.float().T  # (N, N)

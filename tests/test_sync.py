@@ -25,19 +25,19 @@ class BrightnessExpert(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.place = torch.nn.Parameter(torch.zeros(1))
+        self.place, self.img_size = torch.nn.Parameter(torch.zeros(1)), 96
 
-    def face_encoder(self, x):  # (B, 15, 48, 96)
+    def embed_face(self, x):  # (B, 15, 48, 96)
         assert x.shape[1:] == (15, 48, 96)
         return self._centred(x.unflatten(1, (5, 3)).mean((2, 3, 4)))
 
-    def audio_encoder(self, mel):  # (B, 1, 80, 16)
+    def embed_audio(self, mel):  # (B, 1, 80, 16)
         assert mel.shape[1:] == (1, 80, 16)
         return self._centred(torch.nn.functional.adaptive_avg_pool1d(mel.mean(2), 5)[:, 0])
 
     @staticmethod
     def _centred(x):
-        return (x - x.mean(1, keepdim=True))[..., None, None]  # (B, 5, 1, 1)
+        return torch.nn.functional.normalize(x - x.mean(1, keepdim=True))  # (B, 5)
 
 
 EXPERT = Expert(BrightnessExpert(), "SyncNet_color", "brightness.pth 0123")
