@@ -127,7 +127,10 @@ def _start_worker(_: int) -> None:
 
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process to answer
+    # a terminal or a job scheduler asks all processes to stop, but the main one answers: it
+    # finishes its step, for which it needs its workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
     cv2.setNumThreads(0)  # one thread per worker process, or they fight over the cores
     torch.set_num_threads(1)

@@ -1,5 +1,6 @@
 """Runs that are killed, stopped, damaged or poisoned."""
 
+import os
 import random
 import shutil
 import signal
@@ -34,7 +35,9 @@ def start(script, data, corpus, folder, *extra, **hparams):
             folder / "ckpt", "--log_dir", folder / "runs", "--device", "cpu", *extra, "--hparams",
             *TINY, *(f"{name}={value}" for name, value in hparams.items())]  # fmt: skip
     argv = [sys.executable, *map(str, argv)]
-    return subprocess.Popen(argv, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        argv, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def test_killed_at_random_steps_it_ends_as_if_undisturbed(
@@ -67,12 +70,14 @@ def test_killed_at_random_steps_it_ends_as_if_undisturbed(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_it_saves_and_ends_well(preprocessed_root, synthetic_root, tmp_path, number):
-    process = start(EXPERT, preprocessed_root, synthetic_root, tmp_path, nsteps=100000)
+    """All processes are told, as a terminal and job schedulers do."""
+    run = (EXPERT, preprocessed_root, synthetic_root, tmp_path)
+    process = start(*run, nsteps=100000, num_workers=2)
     metrics = tmp_path / "runs/ckpt/metrics.jsonl"
     while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 2):
         time.sleep(0.05)
         assert process.poll() is None
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "asked to stop" in errors and "Traceback" not in errors
