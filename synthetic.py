@@ -154,8 +154,8 @@ def write_corpus(
     """Write the corpus below `root`; returns (clips written, clips that were there already).
 
     size: frame side in px, or several to choose from per speaker; None takes 160 to 256. workers:
-    processes; None takes one per CPU. The result does not depend on `workers`; a rerun makes only
-    what is missing.
+    processes; None takes one per CPU. Frames, sound and truth do not depend on `workers` (how H.264
+    packs them does, on some processors); a rerun makes only what is missing.
     """
     from tqdm import tqdm
 

@@ -64,9 +64,9 @@ def train_loop(
     per_step = batch_size * hp.accumulation * distributed.world_size()
     if state["samples"] < 0:  # a released checkpoint does not say
         state["samples"] = state["global_step"] * per_step
-    batches = train_batches(run.train_set, batch_size, hp, state["samples"])
     saved = state["global_step"]
-    with StopSignals() as stop, progress(saved, hp) as bar:
+    loading = contextlib.closing(train_batches(run.train_set, batch_size, hp, state["samples"]))
+    with StopSignals() as stop, progress(saved, hp) as bar, loading as batches:
         while not finished(state["global_step"], state["global_epoch"], hp):
             step = state["global_step"] + 1
             scalars = _take_step(run, step, step_fn, batches)

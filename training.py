@@ -113,13 +113,19 @@ def _load(
         prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker,
     )
+    iterator = iter(loader)
     try:
-        yield from loader
+        yield from iterator
     except InputError as error:
         # a worker's error carries its traceback as text: its last line is the message
         raise InputError(
             str(error).strip().splitlines()[-1].removeprefix("errors.InputError: ")
         ) from None
+    finally:
+        # now, not when it is collected: workers ignore SIGTERM, and at its own end Python would
+        # wait for them for ever
+        if workers:
+            iterator._shutdown_workers()
 
 
 def _start_worker(_: int) -> None:
