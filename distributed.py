@@ -55,11 +55,11 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
-def wrap(model: nn.Module, device: torch.device, trained: bool = True) -> nn.Module:
-    """The model as it is to be called: DistributedDataParallel with batch statistics over all
-    processes. Its parameters remain those of `model`, whose own keys are saved.
+def wrap(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model as it is to be called: its gradients are averaged over processes. Its parameters
+    remain those of `model`, whose own keys are saved.
     """
-    if world_size() == 1 or not trained:
+    if world_size() == 1:
         return model
     return nn.parallel.DistributedDataParallel(
         model, device_ids=[device.index] if device.type == "cuda" else None,
@@ -101,9 +101,7 @@ class GlooSyncBatchNorm(nn.BatchNorm2d):
 
 
 def all_mean(tensor: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor over processes, through which gradients flow."""
-    if world_size() == 1:
-        return tensor
+    """The mean of a tensor over several processes, through which gradients flow."""
     from torch.distributed.nn.functional import all_reduce
 
     return all_reduce(tensor) / world_size()

@@ -14,7 +14,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class NonFiniteLoss(ArithmeticError):
-    """A loss or a gradient is infinite or not a number; the weights have not been touched."""
+    """A loss or a gradient is infinite or not a number; its network has not been updated by it."""
 
 
 class Precision:
