@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from atomic import write_json
 from errors import InputError
 from preparation.corpus import PART
 from preparation.pieces import Piece
@@ -141,13 +142,6 @@ class PieceWriter:
             "boxes": self.boxes,
         }
         write_json(os.path.join(self.folder, "clip.json"), record)
-
-
-def write_json(path: str, content: dict) -> None:
-    """A JSON file that appears only when complete."""
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
-        json.dump(content, file)
-    os.replace(path + ".tmp", path)
 
 
 def finished_pieces(folder: str) -> int | None:

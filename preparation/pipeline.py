@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from atomic import write_json
 from errors import InputError
 from preparation.clip_writer import (
     FPS,
@@ -22,7 +23,6 @@ from preparation.clip_writer import (
     claim,
     finished_pieces,
     is_done,
-    write_json,
     write_sound,
 )
 from preparation.detection import DetectionService, Immediate, Stages

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from atomic import write_json
 from audio import load_wav, melspectrogram
 from errors import InputError
 from evaluation.expert_accuracy import MAX_SHIFT
 from evaluation.sync_offset import Expert, clip_offset, load_expert
 from hparams import HParams, get_image_list
-from preparation.clip_writer import write_json
 from preparation.corpus import SPLITS, find_clips, write_filelists
 
 # Below this the expert is guessing. SyncNet v2's is the value in use for real corpora. Distances of

@@ -1,0 +1,146 @@
+"""Scores of many videos as they are made: a log that survives a kill, then CSV and JSON.
+
+    table = ScoreTable("results/eval", "lse_lrs", ("lse_d", "lse_c"), {"protocol": "lrs"})
+    if not table.has("clip", ["clip.mp4"]):
+        table.add("clip", ["clip.mp4"], {"lse_d": 6.4, "lse_c": 7.8})
+    summary = table.finish()
+
+Every metric of evaluation/ keeps its scores in one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from atomic import replacing, write_json
+
+
+class ScoreTable:
+    """Rows of named scores by video, in `<folder>/<name>.jsonl`, finished as `.csv` and `.json`.
+
+    settings: what the scores depend on (protocol, parameters, weights; JSON values). A log that was
+    begun with other settings is put aside (`.jsonl.old`), so that rows never mix. A video counts as
+    done while its files are those that were scored (by size and time of change).
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike, name: str, columns: Sequence[str], settings: dict
+    ) -> None:
+        self.folder, self.name, self.columns = os.fspath(folder), name, tuple(columns)
+        self.settings = json.loads(json.dumps(settings))
+        self._entries: dict[str, dict] = {}  # by video, the last one counts
+        os.makedirs(self.folder, exist_ok=True)
+        self._log = self._path("jsonl")
+        self._read()
+
+    def _path(self, suffix: str) -> str:
+        return os.path.join(self.folder, f"{self.name}.{suffix}")
+
+    def _read(self) -> None:
+        head = {"settings": self.settings, "columns": list(self.columns)}
+        lines = []
+        if os.path.exists(self._log):
+            with open(self._log, encoding="utf-8", errors="replace") as file:
+                lines = [_parsed(line) for line in file]
+        if not lines or lines[0] != head:
+            if len(lines) > 1:
+                os.replace(self._log, self._log + ".old")
+            with open(self._log, "w", encoding="utf-8") as file:
+                file.write(json.dumps(head) + "\n")
+            return
+        for entry in lines[1:]:
+            if entry is not None:  # a line that a kill cut short
+                self._entries[entry["video"]] = entry
+        with open(self._log, "rb+") as file:  # end that line, so that the next has its own
+            if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                file.write(b"\n")
+
+    def has(self, video: str, files: Sequence[str | os.PathLike]) -> bool:
+        """Whether `video` was scored or skipped and none of its `files` has changed since."""
+        entry = self._entries.get(video)
+        return entry is not None and entry["stamp"] == _stamp(files)
+
+    def add(self, video: str, files: Sequence[str | os.PathLike], *rows: dict) -> None:
+        """Keep the scores of one video: one row, or several where it has several face tracks."""
+        for row in rows:
+            if unknown := set(row) - set(self.columns):
+                raise ValueError(f"{self.name} has no columns {sorted(unknown)}")
+        self._write({"video": video, "stamp": _stamp(files), "rows": list(rows)})
+
+    def skip(self, video: str, files: Sequence[str | os.PathLike], reason: str) -> None:
+        """Keep the reason why a video has no score."""
+        self._write({"video": video, "stamp": _stamp(files), "rows": [], "reason": reason})
+
+    def _write(self, entry: dict) -> None:
+        self._entries[entry["video"]] = entry
+        with open(self._log, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def finish(self, videos: Sequence[str] | None = None) -> dict:
+        """Write the CSV (a row each, by video) and the JSON, and return what the JSON holds.
+
+        videos: those that count, in this order; all by default. {"settings", "videos", "rows",
+        "skipped": [{"video", "reason"}], "scores": {column: {"mean", "median", "standard_error",
+        "n"}}}; a column without any number is null in "scores".
+        """
+        entries = [self._entries[v] for v in (sorted(self._entries) if videos is None else videos)]
+        rows = [{"video": e["video"], **row} for e in entries for row in e["rows"]]
+        with replacing(self._path("csv")) as file:
+            writer = csv.DictWriter(file, ("video", *self.columns), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        summary = {
+            "settings": self.settings,
+            "videos": sum(bool(e["rows"]) for e in entries),
+            "rows": len(rows),
+            "skipped": [
+                {"video": e["video"], "reason": e["reason"]} for e in entries if "reason" in e
+            ],
+            "scores": {name: _statistics([row.get(name) for row in rows]) for name in self.columns},
+        }
+        write_json(self._path("json"), summary, indent=2)
+        return summary
+
+    def rows(self, video: str) -> list[dict]:
+        """The scores of one video."""
+        return self._entries[video]["rows"]
+
+
+def _parsed(line: str) -> dict | None:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
+
+
+def _stamp(files: Sequence[str | os.PathLike]) -> list[list[int] | None]:
+    """Size and time of change of each file, None where it is missing."""
+    stamps = []
+    for path in files:
+        try:
+            found = os.stat(path)
+        except OSError:
+            stamps.append(None)
+        else:
+            stamps.append([found.st_size, found.st_mtime_ns])
+    return stamps
+
+
+def _statistics(values: Sequence[object]) -> dict | None:
+    """Mean, median and standard error of the mean of the finite numbers among `values`."""
+    numbers = [v for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
+    if not numbers:
+        return None
+    error = float(np.std(numbers, ddof=1) / math.sqrt(len(numbers))) if len(numbers) > 1 else None
+    return {
+        "mean": float(np.mean(numbers)),
+        "median": float(np.median(numbers)),
+        "standard_error": error,
+        "n": len(numbers),
+    }

@@ -1,0 +1,90 @@
+"""evaluation/score_table.py: statistics, resuming, changed files and settings."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+
+import pytest
+
+from evaluation.score_table import ScoreTable
+
+SETTINGS = {"protocol": "lrs", "vshift": 15}
+
+
+def open_table(folder, **settings) -> ScoreTable:
+    return ScoreTable(folder, "lse", ("distance", "confidence"), SETTINGS | settings)
+
+
+def test_statistics_and_skipped(tmp_path):
+    table = open_table(tmp_path)
+    table.add("b", [], {"distance": 3.0, "confidence": 1.0}, {"distance": 7.0})
+    table.add("a", [], {"distance": 2.0})
+    table.skip("c", [], "no face")
+    summary = table.finish()
+    assert summary["scores"]["distance"] == {
+        "mean": 4.0,
+        "median": 3.0,
+        "standard_error": pytest.approx((7 / 3) ** 0.5),  # variance 7 of three, over three
+        "n": 3,
+    }
+    assert summary["scores"]["confidence"]["standard_error"] is None  # one number has no spread
+    assert summary["videos"] == 2 and summary["rows"] == 3
+    assert summary["skipped"] == [{"video": "c", "reason": "no face"}]
+    assert json.loads((tmp_path / "lse.json").read_text()) == summary
+    with open(tmp_path / "lse.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["video"] for row in rows] == ["a", "b", "b"]
+    assert rows[0] == {"video": "a", "distance": "2.0", "confidence": ""}
+
+
+def test_no_number_is_null_and_not_finite_does_not_count(tmp_path):
+    table = open_table(tmp_path)
+    table.add("a", [], {"distance": float("inf")})
+    assert table.finish()["scores"] == {"distance": None, "confidence": None}
+
+
+def test_resumes_and_forgets_changed_files(tmp_path):
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"one")
+    table = open_table(tmp_path)
+    table.add("a", [video], {"distance": 1.0})
+    table.skip("gone", [tmp_path / "gone.mp4"], "not made")
+    again = open_table(tmp_path)
+    assert again.has("a", [video]) and again.has("gone", [tmp_path / "gone.mp4"])
+    assert not again.has("b", [video])
+    video.write_bytes(b"another")
+    assert not again.has("a", [video])
+    (tmp_path / "gone.mp4").write_bytes(b"there")
+    assert not again.has("gone", [tmp_path / "gone.mp4"])
+
+
+def test_a_line_cut_short_by_a_kill_is_made_again(tmp_path):
+    table = open_table(tmp_path)
+    table.add("a", [], {"distance": 1.0})
+    table.add("b", [], {"distance": 2.0})
+    log = tmp_path / "lse.jsonl"
+    os.truncate(log, log.stat().st_size - 5)
+    again = open_table(tmp_path)
+    assert again.has("a", []) and not again.has("b", [])
+    again.add("b", [], {"distance": 2.0})
+    assert open_table(tmp_path).finish()["scores"]["distance"]["n"] == 2
+
+
+def test_other_settings_begin_anew_and_keep_the_old_log(tmp_path):
+    open_table(tmp_path).add("a", [], {"distance": 1.0})
+    assert not open_table(tmp_path, vshift=10).has("a", [])
+    assert "1.0" in (tmp_path / "lse.jsonl.old").read_text()
+
+
+def test_unknown_column_is_a_mistake_of_the_caller(tmp_path):
+    with pytest.raises(ValueError, match="lse has no columns"):
+        open_table(tmp_path).add("a", [], {"LSE": 1.0})
+
+
+def test_only_the_videos_asked_for_count(tmp_path):
+    table = open_table(tmp_path)
+    table.add("a", [], {"distance": 1.0})
+    table.add("b", [], {"distance": 3.0})
+    assert table.finish(["b"])["scores"]["distance"]["mean"] == 3.0
