@@ -100,28 +100,64 @@ def chunk_starts(rows: int, fps: float) -> list[int]:
         starts.append(start)
 
 
-def speech_chunks(wav: np.ndarray, fps: float, faithful: bool) -> list[np.ndarray]:
+def window_starts(count: int, fps: float, first: int = 0) -> tuple[list[int], int]:
+    """(first rows of the mel windows of `count` video frames from number `first` on, `lead`), in a
+    spectrogram that begins with `lead` rows of silence.
+
+    A window begins one training frame (1/25 s) before its video frame, where get_segmented_mels put
+    it in training; the released program begins it at the frame itself, and its lips lead the sound
+    by that frame.
+    """
+    lead = math.ceil(MEL_RATE / TRAINING_FPS)
+    positions = (i * TRAINING_FPS / fps - 1 for i in range(first, first + count))  # training frames
+    return [math.floor(MEL_RATE * (p / TRAINING_FPS)) + lead for p in positions], lead
+
+
+def speech_chunks(
+    wav: np.ndarray,
+    fps: float,
+    faithful: bool,
+    drop_last: bool = False,
+    silence_gate: float | None = None,
+) -> list[np.ndarray]:
     """Mel windows (80, 16) for 16 kHz speech (n,), one a video frame.
 
-    `faithful`: the released windows, see mel_chunks. By default a window begins one training frame
-    (1/25 s) before its video frame, where get_segmented_mels put it in training; the released
-    program begins it at the frame itself, and its lips lead the sound by that frame. The speech is
-    continued with silence, so that the video lasts as long as the audio.
+    `faithful`: the released windows, see mel_chunks; with `drop_last` without the last, incomplete
+    one, as in the released test-set script. By default those of `window_starts`, the speech being
+    continued with silence, so that the video lasts as long as the audio. silence_gate: what is
+    quieter (dBFS) is heard as silence; see quiet_rows.
     """
     if faithful:
         mel = melspectrogram(wav)
         if mel.shape[1] < MEL_STEPS:
             raise InputError(f"speech of {len(wav) / 16000:.2f} s is shorter than one mel window")
-        chunks = mel_chunks(mel, fps)
+        chunks = mel_chunks(mel, fps)[: -1 if drop_last else None]
     else:
         frames = max(1, round(len(wav) / 16000 * fps))
-        lead = math.ceil(MEL_RATE / TRAINING_FPS)  # rows of silence before the first sample
-        positions = (i * TRAINING_FPS / fps - 1 for i in range(frames))  # in training frames
-        starts = [math.floor(MEL_RATE * (p / TRAINING_FPS)) + lead for p in positions]
+        starts, lead = window_starts(frames, fps)
         hop = HParams.hop_size
         tail = max(0, (starts[-1] + MEL_STEPS) * hop - len(wav) - lead * hop) + hop
-        mel = melspectrogram(np.pad(np.asarray(wav, np.float32), (lead * hop, tail)))
+        wav = np.pad(np.asarray(wav, np.float32), (lead * hop, tail))
+        mel = melspectrogram(wav)
+        if silence_gate is not None:
+            mel[:, quiet_rows(wav, mel.shape[1], silence_gate)] = -HParams.max_abs_value
         chunks = [mel[:, start : start + MEL_STEPS] for start in starts]
     if not np.isfinite(mel).all():
         raise InputError("the mel spectrogram of the speech holds values that are not numbers")
     return chunks
+
+
+def quiet_rows(wav: np.ndarray, rows: int, level: float) -> np.ndarray:
+    """Which mel rows of `wav` (n,) lie in a pause: at least MEL_STEPS rows (0.2 s) in a row whose
+    root mean square is below `level` dBFS. bool (rows,).
+    """
+    import librosa
+    from scipy.ndimage import binary_opening
+
+    hp = HParams
+    rms = librosa.feature.rms(y=wav, frame_length=hp.n_fft, hop_length=hp.hop_size)[0]
+    quiet = np.zeros(rows, bool)
+    quiet[: len(rms)] = rms[:rows] < 10 ** (level / 20)
+    # padded with what is at the ends, so that a pause there need not be longer
+    wide = binary_opening(np.pad(quiet, MEL_STEPS, mode="edge"), np.ones(MEL_STEPS))
+    return wide[MEL_STEPS:-MEL_STEPS]

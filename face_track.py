@@ -1,10 +1,7 @@
-"""From detections to one steady face box per frame, and back: crop the face, paste the generated
-one.
-"""
+"""From detections to one steady face box per frame, and the crop of the face in it."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -12,9 +9,12 @@ import numpy as np
 from errors import InputError
 
 SMOOTHING = 5  # frames whose boxes are averaged (released inference)
-FEATHER = 0.08  # width of the soft edge as a share of the box
 
 BoxTuple = tuple[int, int, int, int]  # x1, y1, x2, y2; the end is exclusive
+
+
+class NoFace(InputError):
+    """No face in a frame that needs one."""
 
 
 class BoxSmoother:
@@ -131,36 +131,6 @@ def crop_face(frame: np.ndarray, box: BoxTuple, size: int) -> np.ndarray:
     return cv2.resize(frame[y1:y2, x1:x2], (size, size))
 
 
-def paste_face(frame: np.ndarray, face: np.ndarray, box: BoxTuple, paste: str = "feather") -> None:
-    """Resize `face` (S, S, 3) uint8 to the box and put it into `frame`, in place.
-
-    paste: "hard" replaces the rectangle (released), "feather" blends over its outer edge, so that
-    no seam shows. Pixels outside the box never change.
-    """
-    import cv2
-
-    x1, y1, x2, y2 = box
-    face = cv2.resize(face, (x2 - x1, y2 - y1))
-    if paste == "hard":
-        frame[y1:y2, x1:x2] = face
-        return
-    mask = _feather_mask(y2 - y1, x2 - x1)
-    old = frame[y1:y2, x1:x2].astype(np.float32)
-    frame[y1:y2, x1:x2] = np.rint(old + mask * (face.astype(np.float32) - old)).astype(np.uint8)
-
-
-@functools.lru_cache(maxsize=32)
-def _feather_mask(height: int, width: int) -> np.ndarray:
-    """(height, width, 1): 1 inside, falling smoothly to 0 at the edges."""
-
-    def ramp(length: int) -> np.ndarray:
-        distance = np.minimum(np.arange(length), np.arange(length)[::-1]) + 0.5
-        share = np.clip(distance / max(1.0, FEATHER * length), 0, 1)
-        return share * share * (3 - 2 * share)  # smoothstep: no visible line where the ramp ends
-
-    return np.outer(ramp(height), ramp(width)).astype(np.float32)[..., None]
-
-
 def checked_box(box: Sequence[int], height: int, width: int) -> BoxTuple:
     """A user's --box (top, bottom, left, right) as x1, y1, x2, y2; InputError if outside."""
     top, bottom, left, right = box
@@ -178,8 +148,15 @@ def face_frames(
     resize_factor: int = 1,
     rotate: bool = False,
     crop: Sequence[int] = (0, -1, 0, -1),
+    fps: float | None = None,
+    max_short_side: int | None = None,
+    skip: int = 0,
 ) -> Iterator[np.ndarray]:
-    """Frames of the face picture or video, resized, rotated and cropped in the released order."""
+    """Frames of the face picture or video, resized, rotated and cropped in the released order.
+
+    fps: resample a video to this rate, by timestamp. max_short_side: first scale frames whose
+    shorter side is longer down to it, to even sides. skip: leave out the first so many frames.
+    """
     import cv2
 
     from media import iter_frames, probe, read_image
@@ -188,9 +165,13 @@ def face_frames(
         frames = iter([read_image(face)])
     else:
         # by timestamp, so that a variable rate keeps its timing; a constant one comes through as is
-        frames = (frame for _, frame in iter_frames(face, probe(face).fps))
+        frames = (frame for _, frame in iter_frames(face, fps or probe(face).fps, skip))
     top, bottom, left, right = crop
     for frame in frames:
+        short = min(frame.shape[:2])
+        if max_short_side and short > max_short_side:
+            height, width = (2 * round(s * max_short_side / short / 2) for s in frame.shape[:2])
+            frame = cv2.resize(frame, (width, height))
         height, width = frame.shape[:2]
         if resize_factor > 1:
             size = (width // resize_factor, height // resize_factor)

@@ -8,6 +8,7 @@ BGR (H, W, 3). A file that cannot be used raises errors.InputError with one line
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -30,9 +31,7 @@ FORMATS = (
 # swscale: bilinear | full chroma | accurate rounding. Its default rounds down and darkens each pass
 # by 2 grey levels.
 SCALE_FLAGS = 0x2 | 0x2000 | 0x40000
-AUDIO_GAP = (
-    0.05  # seconds of missing audio that are filled with silence; less is container rounding
-)
+AUDIO_GAP = 0.05  # seconds of missing audio that become silence; less is container rounding
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,9 @@ def _video_stream(
 ) -> av.VideoStream:
     import av
 
+    cover = av.stream.Disposition.attached_pic  # the picture of an mp3
     for stream in container.streams.video:
-        if (
-            not stream.disposition & av.stream.Disposition.attached_pic
-        ):  # the cover picture of an mp3
+        if not stream.disposition & cover:
             stream.thread_type = "AUTO"
             return stream
     raise InputError(f"no video track in {path}")
@@ -167,6 +165,15 @@ def iter_frames(
                 yield time, _to_bgr(frame)
         if frame is None:
             raise InputError(f"no frame can be decoded from {path}")
+
+
+def count_frames(path: str | os.PathLike, fps: float, limit: int | None = None) -> int:
+    """How many frames `iter_frames(path, fps)` gives, at most `limit`; decodes, converts none."""
+    with _open(path, "video") as container:
+        stream = _video_stream(container, path)
+        period = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+        timed = _resample(_timestamps(_decode(container, stream), period), fps, period)
+        return sum(1 for _ in itertools.islice(timed, limit))
 
 
 def _timestamps(

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from atomic import replacing, write_json
+from files import replacing, write_json
 
 
 class ScoreTable:

@@ -9,8 +9,9 @@ and how far that lies below the median is the confidence (Chung and Zisserman, "
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import itertools
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from errors import InputError
 from evaluation.expert_accuracy import MAX_SHIFT, embed_faces, embed_mels, longest_run
+from files import file_label
 from hparams import HParams
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 MIN_WINDOWS = 10
 FRAME_SAMPLES = 640  # of 16 kHz sound at 25 fps
 LIP_SIZE = 224  # px: the side of SyncNet v2's frames
+WINDOW = 5  # frames that either expert sees at a time
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,7 @@ def load_expert(path: str | os.PathLike, device: str = "auto") -> Expert:
         model = load_model(path, kind).to(selected)
     except InputError as error:
         raise InputError(f"an expert is a SyncNet_color or a SyncNet v2: {error}") from error
-    with open(path, "rb") as file:
-        digest = hashlib.sha256(file.read()).hexdigest()
-    return Expert(model, kind, f"{os.path.basename(path)} {digest[:12]}")
+    return Expert(model, kind, file_label(path))
 
 
 def clip_offset(
@@ -115,11 +116,22 @@ def clip_offset(
 def _curve_color(
     model, clip: Clip, starts: np.ndarray, wav: np.ndarray, hp: HParams, max_shift: int
 ) -> np.ndarray:
-    """Mean distances of unit vectors, over the pairs of windows that exist. The sound reaches
-    beyond a run of crops as far as the clip does.
+    """The sound reaches beyond a run of crops as far as the clip does."""
+    return curve_color(model, embed_faces(model, clip, starts, hp), starts, wav, hp, max_shift)
+
+
+def curve_color(
+    model, face: np.ndarray, starts: np.ndarray, wav: np.ndarray, hp: HParams, max_shift: int
+) -> np.ndarray:
+    """(2v+1,) mean distances of a SyncNet_color's unit vectors, over the pairs of windows that
+    exist; v = max_shift, or less where the clip is short. InputError where it is too short for any.
+
+    face: (W, D) embeddings of the face windows that begin with the consecutive frames `starts`
+    (W,). wav: float (n,), sample 0 being heard with frame 0.
     """
     from audio import MEL_RATE, melspectrogram
 
+    _search_limit(len(starts), max_shift, max_shift)
     mel = melspectrogram(wav, hp).T  # (T, 80)
     heard = np.arange(max(0, starts[0] - max_shift), starts[-1] + max_shift + 1)
     heard = heard[np.floor(MEL_RATE * heard / hp.fps) + hp.syncnet_mel_step_size <= len(mel)]
@@ -127,20 +139,15 @@ def _curve_color(
         shift: np.flatnonzero(np.isin(starts + shift, heard))  # face windows that meet sound
         for shift in range(-max_shift, max_shift + 1)
     }
-    reach = [
-        shift
-        for shift in range(max_shift + 1)
-        if 2 * min(len(pairs[shift]), len(pairs[-shift])) >= len(starts)
-    ]
+    enough = (2 * min(len(pairs[s]), len(pairs[-s])) >= len(starts) for s in range(max_shift + 1))
+    reach = [shift for shift, met in enumerate(enough) if met]
     limit = _search_limit(len(starts), len(reach) - 1, max_shift)
-    face = embed_faces(model, clip, starts, hp)  # (W, D)
     audio = embed_mels(model, mel, heard, hp)  # (A, D)
-    distances = np.sqrt(np.maximum(0, 2 - 2 * face @ audio.T))  # (W, A), of unit vectors
-    first = starts[0] - heard[0]  # column of the sound of the first face window
+    first = starts[0] - heard[0]  # row of the sound of the first face window
     return np.array(
         [
-            distances[pairs[shift], pairs[shift] + first + shift].mean()
-            for shift in range(-limit, limit + 1)
+            np.linalg.norm(face[pairs[s]] - audio[pairs[s] + first + s], axis=1).mean()
+            for s in range(-limit, limit + 1)
         ]
     )
 
@@ -160,8 +167,7 @@ def _curve_v2(
     heard = wav[first * FRAME_SAMPLES : (first + length) * FRAME_SAMPLES]
     windows = window_count(length, len(heard))
     limit = _search_limit(windows, windows // 2, max_shift)
-    sound = np.round(heard * 32768).astype(np.int16)
-    return released_curve(*embed_v2(model, clip.read(first, length), sound), limit)
+    return released_curve(*embed_v2(model, clip.read(first, length), pcm16(heard)), limit)
 
 
 def window_count(frames: int, samples: int) -> int:
@@ -169,31 +175,94 @@ def window_count(frames: int, samples: int) -> int:
     return max(0, min(frames, samples // FRAME_SAMPLES) - 5)
 
 
-def embed_v2(
-    model, frames: np.ndarray, wav: np.ndarray, batch_size: int = 32
-) -> tuple[np.ndarray, np.ndarray]:
-    """SyncNet v2's features (lips, audio), each float32 (W, 1024); W = window_count(T, n).
+def pcm16(wav: np.ndarray) -> np.ndarray:
+    """Float samples of full scale 1 as int16, what SyncNet v2 hears; louder ones are clipped."""
+    return np.round(np.clip(wav, -1, 32767 / 32768) * 32768).astype(np.int16)
 
-    frames: uint8 BGR (T, 224, 224, 3); wav: int16 (n,) at 16 kHz. InputError where W is 0.
+
+class FaceWindows:
+    """An expert's embeddings of every window of five consecutive frames, as the frames come.
+
+    embed: uint8 frames (N, H, W, 3) -> (N-4, D). At most batch_size + 4 frames are held.
+    """
+
+    def __init__(self, embed: Callable[[np.ndarray], np.ndarray], batch_size: int = 32) -> None:
+        self._embed, self._hold = embed, batch_size + WINDOW - 1
+        self._frames: list[np.ndarray] = []
+        self._embeddings: list[np.ndarray] = []
+        self.frames = 0  # that have come so far
+
+    def feed(self, frame: np.ndarray) -> None:
+        self.frames += 1
+        self._frames.append(frame)
+        if len(self._frames) == self._hold:
+            self._embed_held()
+
+    def flush(self) -> np.ndarray:
+        """The embeddings (frames - 4, D) of all windows; (0, 0) where there are fewer frames."""
+        if len(self._frames) >= WINDOW:
+            self._embed_held()
+        return np.concatenate(self._embeddings) if self._embeddings else np.zeros((0, 0))
+
+    def _embed_held(self) -> None:
+        self._embeddings.append(self._embed(np.stack(self._frames)))
+        del self._frames[: 1 - WINDOW]
+
+
+def lip_windows(model, batch_size: int = 32) -> FaceWindows:
+    """SyncNet v2's embeddings (W, 1024) of frames uint8 BGR (224, 224, 3)."""
+    import torch
+
+    def embed(frames: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(frames).to(next(model.parameters()).device)
+        with torch.inference_mode():
+            return model.forward_lip(x.permute(3, 0, 1, 2)[None].float()).cpu().numpy()
+
+    return FaceWindows(embed, batch_size)
+
+
+def embed_sound(model, wav: np.ndarray, count: int, batch_size: int = 32) -> np.ndarray:
+    """SyncNet v2's embeddings (count, 1024) of the sound of the windows that begin with the frames
+    0..count-1. wav: int16 (n,) at 16 kHz.
     """
     import torch
 
-    from models.syncnet_v2 import LIP_FRAMES, mfcc, mfcc_windows
+    from models.syncnet_v2 import MFCC_STEP, mfcc, mfcc_windows
 
-    count = window_count(len(frames), len(wav))
-    if not count:
-        raise InputError(f"{len(frames)} frames and {len(wav)} samples hold no SyncNet window")
     device = next(model.parameters()).device
-    windows = torch.from_numpy(mfcc_windows(mfcc(wav), count))  # (W, 1, 13, 20)
-    lips, audio = [], []
-    with torch.inference_mode():
-        for first in range(0, count, batch_size):
-            last = min(first + batch_size, count)
-            x = torch.from_numpy(frames[first : last + LIP_FRAMES - 1]).to(device)
-            x = x.permute(3, 0, 1, 2)[None].float()  # (1, 3, B+4, 224, 224)
-            lips.append(model.forward_lip(x).cpu())
-            audio.append(model.forward_aud(windows[first:last].to(device)).cpu())
-    return torch.cat(lips).numpy(), torch.cat(audio).numpy()
+    embedded = []
+    for first in range(0, count, batch_size):
+        last, lead = min(first + batch_size, count), min(first, 1)
+        # a part at a time, as MFCC take 1 MB a second; pre-emphasis reaches back by one sample
+        part = wav[(first - lead) * FRAME_SAMPLES : (last + WINDOW) * FRAME_SAMPLES]
+        windows = mfcc_windows(mfcc(part)[:, MFCC_STEP * lead :], last - first)  # (B, 1, 13, 20)
+        with torch.inference_mode():
+            embedded.append(model.forward_aud(torch.from_numpy(windows).to(device)).cpu().numpy())
+    return np.concatenate(embedded)
+
+
+def embed_v2(
+    model, frames: Iterable[np.ndarray], wav: np.ndarray, batch_size: int = 32
+) -> tuple[np.ndarray, np.ndarray]:
+    """SyncNet v2's embeddings (lips, audio), each float32 (W, 1024); W = window_count(T, n).
+
+    frames: uint8 BGR (T, 224, 224, 3), or any iterable of them, which is read no further than the
+    sound reaches. wav: int16 (n,) at 16 kHz. InputError where W is 0.
+    """
+    lips = lip_windows(model, batch_size)
+    for frame in itertools.islice(frames, len(wav) // FRAME_SAMPLES):
+        lips.feed(frame)
+    return pair_v2(model, lips, wav, batch_size)
+
+
+def pair_v2(
+    model, lips: FaceWindows, wav: np.ndarray, batch_size: int = 32
+) -> tuple[np.ndarray, np.ndarray]:
+    """embed_v2 where all frames have been fed to `lips`."""
+    count = window_count(lips.frames, len(wav))
+    if not count:
+        raise InputError(f"{lips.frames} frames and {len(wav)} samples hold no SyncNet window")
+    return lips.flush()[:count], embed_sound(model, wav, count, batch_size)
 
 
 def lse(lips: np.ndarray, audio: np.ndarray, vshift: int = 15) -> tuple[int, float, float]:

@@ -105,19 +105,30 @@ class Wav2Lip(nn.Module):
         sequence = face_sequences.dim() == 5
         if sequence:
             audio_sequences, face_sequences = fold_time(audio_sequences, face_sequences)
+        frames = self.decode(audio_sequences, self.encode_face(face_sequences))
+        return unfold_time(frames, batch) if sequence else frames
+
+    def encode_face(self, faces: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Faces (B, 6, H, W) -> features (B, C, h, w), from H x W down to 1 x 1: all that `decode`
+        needs of them, so a still face is encoded once.
+        """
         first, *deeper = self.face_encoder_blocks
-        features = encode_larger(self.face_encoder_stages, first, face_sequences)
+        features = encode_larger(self.face_encoder_stages, first, faces)
         for block in deeper:
             features.append(block(features[-1]))
-        x = self.audio_encoder(audio_sequences)  # (T*B, 512, 1, 1)
+        return tuple(features)
+
+    def decode(self, audio: torch.Tensor, face_features: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Mel windows (B, 1, 80, 16) and `encode_face`'s features -> frames (B, 3, H, W)."""
+        features = list(face_features)
+        x = self.audio_encoder(audio)  # (B, 512, 1, 1)
         for block in self.face_decoder_blocks:
             x = torch.cat((block(x), features.pop()), dim=1)
         hidden, picture, sigmoid = self.output_block
-        frames = picture(hidden(x))  # (T*B, 3, 96, 96)
+        frames = picture(hidden(x))  # (B, 3, 96, 96)
         for stage in self.face_decoder_stages.values():
             x, frames = stage(x, features.pop(), frames)
-        frames = sigmoid(frames)  # (T*B, 3, H, W)
-        return unfold_time(frames, batch) if sequence else frames
+        return sigmoid(frames)  # (B, 3, H, W)
 
 
 class Wav2Lip_disc_qual(nn.Module):  # noqa: N801  (released name)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from atomic import write_json
 from errors import InputError
+from files import write_json
 from preparation.corpus import PART
 from preparation.pieces import Piece
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atomic import write_json
 from errors import InputError
+from files import write_json
 from preparation.clip_writer import (
     FPS,
     SAMPLES_PER_FRAME,

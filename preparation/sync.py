@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atomic import write_json
 from audio import load_wav, melspectrogram
 from errors import InputError
 from evaluation.expert_accuracy import MAX_SHIFT
 from evaluation.sync_offset import Expert, clip_offset, load_expert
+from files import write_json
 from hparams import HParams, get_image_list
 from preparation.corpus import SPLITS, find_clips, write_filelists
 

@@ -9,7 +9,6 @@ from face_track import (
     checked_box,
     face_frames,
     padded_box,
-    paste_face,
     smooth_boxes,
     track_faces,
 )
@@ -76,23 +75,6 @@ def test_pads_and_edges():
     assert padded_box((10.9, 20.9, 50.9, 60.9), (0, 10, 0, 0), 100, 100) == (10, 20, 50, 70)
     assert padded_box((-5, -5, 30, 95), (3, 10, 2, 1), 100, 100) == (0, 0, 31, 100)
     assert padded_box((-30, 5, -10, 20), (0, 0, 0, 0), 100, 100) is None
-
-
-def test_hard_paste_replaces_exactly_the_box():
-    frame, face = np.full((50, 60, 3), 7, np.uint8), np.full((96, 96, 3), 200, np.uint8)
-    paste_face(frame, face, (10, 20, 40, 45), "hard")
-    assert (frame[20:45, 10:40] == 200).all()
-    frame[20:45, 10:40] = 7
-    assert (frame == 7).all()
-
-
-def test_feathered_paste_is_soft_at_the_edge_and_full_inside():
-    frame, face = np.full((120, 120, 3), 10, np.uint8), np.full((96, 96, 3), 210, np.uint8)
-    paste_face(frame, face, (10, 10, 110, 110), "feather")
-    assert (frame[:10] == 10).all() and (frame[:, 110:] == 10).all()
-    assert (frame[30:90, 30:90] == 210).all()
-    row = frame[60, 10:30, 0].astype(int)
-    assert (np.diff(row) >= 0).all() and row[0] < 20  # rises from the frame's own value
 
 
 def test_user_box_is_top_bottom_left_right():

@@ -1,12 +1,15 @@
-"""Files that appear under their name only when they are whole."""
+"""Files that appear under their name only when they are whole, and what tells files apart."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
 from typing import IO
+
+from errors import require_file
 
 
 @contextlib.contextmanager
@@ -30,3 +33,17 @@ def write_json(path: str | os.PathLike, content: object, indent: int | None = No
     """A JSON file that appears only when complete."""
     with replacing(path) as file:
         json.dump(content, file, indent=indent)
+
+
+def digest(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file's content."""
+    found = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def file_label(path: str | os.PathLike) -> str:
+    """A file's name and the beginning of its SHA-256, to tell it in a record."""
+    return f"{os.path.basename(path)} {digest(require_file(path, 'file'))[:12]}"

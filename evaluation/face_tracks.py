@@ -1,0 +1,283 @@
+"""Face tracks of a video and their crops, as SyncNet's own pipeline makes them: the first half of
+the `real` protocol of LSE-D and LSE-C (Chung and Zisserman, "Out of time", 2016).
+
+    rules = rules_for("sfd")
+    tracks = find_tracks("video.mp4", create_detector("sfd"), rules)   # first pass: boxes
+    head = lambda frame, track, i: square_crop(frame, track.squares[i], rules)   # 224 x 224
+    for number, crop in iter_crops("video.mp4", tracks, head): ...     # second pass
+
+The video is read twice, so that only boxes are kept of it. All frames are at 25 fps by timestamp.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+from errors import InputError
+from face_detection.api import Box
+from preparation.pieces import ShotCuts, overlap
+
+FPS = 25.0
+CROP_SIZE = 224  # px: the side of SyncNet v2's frames
+DETECTION_BATCH = 32
+WHOLE_FRAMES = 8  # as they are that wait for it in best_faces
+BATCH_BYTES = 2**26  # of frames that wait for the detector
+
+
+def _number(default: float, meaning: str) -> float:
+    return field(default=default, metadata={"help": meaning})
+
+
+@dataclass(frozen=True)
+class TrackRules:
+    """The numbers of the protocol; the defaults are the published ones, which go with S3FD."""
+
+    det_scale: float = _number(0.25, "frames are scaled by this for the detector")
+    min_score: float = _number(0.9, "boxes with a score above it count")
+    min_iou: float = _number(0.5, "a box continues a track whose last box it overlaps by more")
+    max_missed: int = _number(25, "frames in a row without a box that a track survives")
+    min_track: int = _number(
+        100, "tracks with more frames than this in which a box was found count"
+    )
+    min_face_size: float = _number(100, "px: tracks whose mean width or height is above it count")
+    median_width: int = _number(13, "frames of the median filter on centre and size, odd")
+    crop_scale: float = _number(
+        0.4, "c: the crop reaches (1+c)s to the sides, (1+2c)s down, s up from the centre"
+    )
+    grey: int = _number(110, "grey level beyond the frame's edge")
+
+    def __post_init__(self) -> None:
+        for rule in fields(self):
+            if not 0 <= getattr(self, rule.name) < math.inf:
+                raise InputError(f"--{rule.name} must not be negative")
+        if not self.det_scale > 0:
+            raise InputError("--det_scale must be above 0")
+        if self.median_width % 2 != 1:
+            raise InputError(f"--median_width must be odd, got {self.median_width}")
+        if self.min_track < self.median_width - 1:  # a track must be as long as the filter
+            raise InputError(f"--min_track must be at least {self.median_width - 1}")
+        if self.min_score < 0.5:
+            raise InputError("--min_score must be at least 0.5: detectors keep nothing below")
+        if self.grey > 255:
+            raise InputError("--grey must be at most 255")
+
+
+# CenterFace's score is a sigmoid's value (0..1) too, but a less decided one: on real talking heads
+# of 100 px and more it gives 0.79 to 0.96, and 0.68 to 0.94 on frames scaled by 0.25, where S3FD's
+# softmax is near 1. 0.9 would break every track up, so its own threshold serves; nothing else in
+# those frames passes 0.2. It scales frames to 480 px by itself.
+DETECTOR_RULES = {"sfd": {}, "centerface": {"det_scale": 1.0, "min_score": 0.5}}
+
+
+def rules_for(detector: str, **changes: float) -> TrackRules:
+    """The rules to use with the detector of that name: the published ones for "sfd"."""
+    return TrackRules(**DETECTOR_RULES.get(detector, {}) | changes)
+
+
+@dataclass(frozen=True)
+class Track:
+    """One face in consecutive frames, the first being number `first` at 25 fps.
+
+    boxes (N, 4): x1, y1, x2, y2 as detected, gaps interpolated. squares (N, 3): x, y of the centre
+    and half the longer side, each median-filtered.
+    """
+
+    first: int
+    boxes: np.ndarray
+    squares: np.ndarray
+
+    @property
+    def frames(self) -> int:
+        return len(self.boxes)
+
+
+class Tracker:
+    """Links the boxes of one frame after the other to tracks; older tracks choose first.
+
+    As SyncNet's pipeline does in one pass over a shot for each track. Where several boxes continue
+    a track it takes the closest.
+    """
+
+    def __init__(self, rules: TrackRules) -> None:
+        self.rules = rules
+        self._open: list[list[tuple[int, Box]]] = []  # (frame, box), oldest track first
+        self._tracks: list[Track] = []
+
+    def feed(self, index: int, cut: bool, boxes: Sequence[Box]) -> None:
+        """The boxes of frame `index`; cut: whether a shot begins with it."""
+        if cut:
+            self._end(self._open)
+        lost = [found for found in self._open if index - found[-1][0] - 1 > self.rules.max_missed]
+        self._end(lost)
+        free = [box for box in boxes if box.score > self.rules.min_score]
+        for found in self._open:
+            last = found[-1][1]
+            best = max(free, key=lambda box: overlap(box, last), default=None)
+            if best is not None and overlap(best, last) > self.rules.min_iou:
+                found.append((index, best))
+                free.remove(best)
+        self._open += [[(index, box)] for box in free]
+
+    def flush(self) -> list[Track]:
+        """All tracks that count, by their first frame."""
+        self._end(self._open)
+        return sorted(self._tracks, key=lambda track: track.first)
+
+    def _end(self, ended: list[list[tuple[int, Box]]]) -> None:
+        self._tracks += [
+            _finished(found, self.rules)
+            for found in ended
+            if len(found) > self.rules.min_track and _mean_size(found) > self.rules.min_face_size
+        ]
+        self._open = [found for found in self._open if not any(found is e for e in ended)]
+
+
+def _interpolated(found: list[tuple[int, Box]]) -> np.ndarray:
+    """Boxes (N, 4) of all frames from the first to the last one found."""
+    frames = np.array([frame for frame, _ in found])
+    boxes = np.array([box[:4] for _, box in found])
+    every = np.arange(frames[0], frames[-1] + 1)
+    return np.stack([np.interp(every, frames, side) for side in boxes.T], axis=1)
+
+
+def _mean_size(found: list[tuple[int, Box]]) -> float:
+    boxes = _interpolated(found)
+    return float((boxes[:, 2:] - boxes[:, :2]).mean(axis=0).max())
+
+
+def _finished(found: list[tuple[int, Box]], rules: TrackRules) -> Track:
+    from scipy.signal import medfilt
+
+    boxes = _interpolated(found)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) / 2
+    # beyond the ends the filter sees zeros, as in the released pipeline: the first and last frames
+    # get the smallest of their neighbours' values
+    columns = (centres[:, 0], centres[:, 1], half)
+    squares = np.stack([medfilt(column, rules.median_width) for column in columns], axis=1)
+    return Track(found[0][0], boxes, squares)
+
+
+def find_tracks(video: str | os.PathLike, detector, rules: TrackRules) -> list[Track]:
+    """The face tracks of a video that count; several at a time where it shows several people."""
+    from media import iter_frames
+
+    tracker, index = Tracker(rules), 0
+    frames = (frame for _, frame in iter_frames(video, FPS))
+    # a new frame size is a new shot to whatever compares neighbours
+    for _, same in itertools.groupby(frames, key=lambda frame: frame.shape):
+        new_size = index > 0
+        for cut, boxes in _detected(same, detector, rules.det_scale):
+            tracker.feed(index, cut or new_size, boxes)
+            new_size, index = False, index + 1
+    return tracker.flush()
+
+
+def _detected(
+    frames: Iterator[np.ndarray], detector, scale: float
+) -> Iterator[tuple[bool, list[Box]]]:
+    """(whether a shot begins, boxes in the frame's own pixels) of frames of one size."""
+    import cv2
+
+    shots, cuts, waiting = ShotCuts(), [], []
+    size = None
+
+    def search() -> Iterator[tuple[bool, list[Box]]]:
+        for cut, boxes in zip(cuts, detector.detect(np.stack(waiting)), strict=True):
+            yield cut, [Box(*(np.divide(box[:4], factor).tolist()), box.score) for box in boxes]
+        cuts.clear()
+        waiting.clear()
+
+    for number, frame in enumerate(frames):
+        if size is None:
+            height, width = frame.shape[:2]
+            size = max(1, round(width * scale)), max(1, round(height * scale))
+            factor = np.tile((size[0] / width, size[1] / height), 2)
+        cuts.append(shots.feed(number, frame))
+        # bilinear as released
+        waiting.append(frame if size == (width, height) else cv2.resize(frame, size))
+        if len(waiting) >= min(DETECTION_BATCH, max(1, BATCH_BYTES // waiting[0].nbytes)):
+            yield from search()
+    if waiting:
+        yield from search()
+
+
+def iter_crops(
+    video: str | os.PathLike,
+    tracks: Sequence[Track],
+    crop: Callable[[np.ndarray, Track, int], np.ndarray],
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(index of the track, crop) of every frame of every track, frame by frame through the video.
+
+    crop(frame, track, i): makes the crop of the i-th frame of `track`; see square_crop.
+    """
+    from media import iter_frames
+
+    if not tracks:
+        return
+    start = min(track.first for track in tracks)
+    end = max(track.first + track.frames for track in tracks)
+    frames = itertools.islice(iter_frames(video, FPS, skip=start), end - start)
+    for index, (_, frame) in enumerate(frames, start):
+        for number, track in enumerate(tracks):
+            if 0 <= index - track.first < track.frames:
+                yield number, crop(frame, track, index - track.first)
+
+
+def square_crop(frame: np.ndarray, square: Sequence[float], rules: TrackRules) -> np.ndarray:
+    """The published crop of a frame (H, W, 3) around a square (x, y, s): (224, 224, 3), bilinear.
+
+    The frame is padded with grey by int(1.8 s); rows y - s .. y + 1.8 s, columns x - 1.4 s .. x +
+    1.4 s of that, truncated to integers there.
+    """
+    import cv2
+
+    x, y, half = square
+    height, width = frame.shape[:2]
+    side, down = half * (1 + rules.crop_scale), half * (1 + 2 * rules.crop_scale)
+    pad = int(down)
+    x, y = x + pad, y + pad
+    top, bottom = max(0, int(y - half)), min(height + 2 * pad, int(y + down))
+    left, right = max(0, int(x - side)), min(width + 2 * pad, int(x + side))
+    if bottom <= top or right <= left:
+        raise InputError(f"a face at {x - pad:.0f}, {y - pad:.0f} lies outside the frame")
+    # in the padded frame's pixels; only the part that is needed is made
+    crop = np.full((bottom - top, right - left, 3), rules.grey, np.uint8)
+    inside = frame[
+        max(0, top - pad) : max(0, bottom - pad), max(0, left - pad) : max(0, right - pad)
+    ]
+    row, column = max(0, pad - top), max(0, pad - left)
+    crop[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
+    return cv2.resize(crop, (CROP_SIZE, CROP_SIZE))
+
+
+def box_crop(frame: np.ndarray, box: Sequence[float], size: int) -> np.ndarray:
+    """The box alone of a frame (H, W, 3), as preprocess.py crops it: (size, size, 3)."""
+    from face_track import crop_face, padded_box
+
+    inside = padded_box(box, (0, 0, 0, 0), *frame.shape[:2])
+    if inside is None:
+        raise InputError(f"a face box {np.round(box).tolist()} lies outside the frame")
+    return crop_face(frame, inside, size)
+
+
+def best_faces(frames: Iterable[np.ndarray], detector, size: int) -> Iterator[np.ndarray]:
+    """The best face's box of every frame (H, W, 3), as preprocess.py crops it: (size, size, 3).
+
+    InputError at the first frame without a face.
+    """
+    from face_track import crop_face, track_faces
+
+    index = 0
+    for _, same in itertools.groupby(frames, key=lambda frame: frame.shape):
+        for frame, box in track_faces(same, detector, (0, 0, 0, 0), WHOLE_FRAMES, smooth=False):
+            if box is None:
+                raise InputError(f"no face in frame {index} (at 25 fps)")
+            yield crop_face(frame, box, size)
+            index += 1

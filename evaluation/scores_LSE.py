@@ -1,0 +1,301 @@
+# ruff: noqa: N999  (the official scripts' name)
+"""LSE-D and LSE-C of videos: how far lips and sound are apart for SyncNet v2, and how sure it is.
+
+    python -m evaluation.scores_LSE --videos results/lrs2 --protocol lrs --out results/scores
+    python -m evaluation.scores_LSE --videos a.mp4 b.mp4 --protocol real --detector centerface \\
+        --out results/scores
+    python -m evaluation.scores_LSE --videos results/lrs2 --protocol lrs --out results/scores \\
+        --expert checkpoints/expert/best.pth
+
+Protocol `lrs` looks at the whole frame, `real` at the crops of face tracks (face_tracks.py); the
+crop alone moves LSE by about 1, so numbers of different protocols do not compare. Writes
+`lse_<protocol>.csv` (a row a video or track) and `.json` (means, settings, what was skipped and
+why). The same command goes on where it was stopped. With --expert, our own SyncNet_color judges the
+face boxes it was trained on in either protocol: `sync_<protocol>`, a number of its own and no LSE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from types import SimpleNamespace
+
+import numpy as np
+
+from errors import InputError, require_file, run_cli
+from evaluation.face_tracks import (
+    FPS,
+    Track,
+    TrackRules,
+    best_faces,
+    box_crop,
+    find_tracks,
+    iter_crops,
+    rules_for,
+    square_crop,
+)
+from evaluation.fid import list_videos, make_detector
+from evaluation.score_table import ScoreTable
+from evaluation.sync_offset import (
+    FRAME_SAMPLES,
+    LIP_SIZE,
+    WINDOW,
+    Expert,
+    FaceWindows,
+    curve_color,
+    lip_windows,
+    load_expert,
+    offset_of,
+    pair_v2,
+    pcm16,
+    released_curve,
+)
+from hparams import HParams
+from options import positive
+
+PROTOCOLS = ("lrs", "real")
+TRACK_COLUMNS = ("track", "first_frame", "frames")
+SHOWN = 5  # skipped videos that are named on the screen
+
+
+class SyncScorer:
+    """An expert with a protocol: scores one video after the other.
+
+    protocol: "lrs" or "real". detector: finds the faces; SyncNet v2 in protocol `lrs` needs none.
+    rules: of the tracks of protocol `real`; by default those that go with the detector. vshift:
+    frames by which the sound is slid either way. batch_size: windows embedded at a time; it bounds
+    the memory and changes no score.
+    """
+
+    def __init__(
+        self,
+        expert: Expert,
+        protocol: str = "lrs",
+        detector=None,
+        rules: TrackRules | None = None,
+        vshift: int = 15,
+        batch_size: int = 32,
+    ) -> None:
+        if protocol not in PROTOCOLS:
+            raise InputError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+        self.expert, self.protocol, self.detector = expert, protocol, detector
+        self.vshift, self.batch_size = vshift, batch_size
+        self.published = expert.kind == "SyncNet_v2"
+        if detector is None and needs_detector(expert, protocol):
+            raise InputError(f"{expert.kind} in protocol {protocol} needs a face detector")
+        self.rules = (rules or rules_for(detector.name)) if protocol == "real" else None
+        self.hp = None if self.published else HParams(img_size=expert.model.img_size)
+        # a SyncNet_color's numbers are on another scale and must never pass for LSE
+        scores = ("lse_d", "lse_c") if self.published else ("sync_distance", "sync_confidence")
+        self.scores = (*scores, "offset")
+        self.columns = (*(TRACK_COLUMNS if self.rules else ()), *self.scores)
+
+    @property
+    def settings(self) -> dict:
+        """All that the scores depend on."""
+        return {
+            "protocol": self.protocol,
+            "expert": f"{self.expert.kind}: {self.expert.label}",
+            "vshift": self.vshift,
+            "detector": None if self.detector is None else self.detector.name,
+            "track_rules": None if self.rules is None else asdict(self.rules),
+        }
+
+    def table(self, folder: str | os.PathLike, audio: str = "own") -> ScoreTable:
+        """The table for these scores in `folder`; audio: a word for whose sound is judged."""
+        name = f"{'lse' if self.published else 'sync'}_{self.protocol}"
+        return ScoreTable(folder, name, self.columns, self.settings | {"audio": audio})
+
+    def score_video(
+        self, path: str | os.PathLike, audio: str | os.PathLike | None = None
+    ) -> list[dict]:
+        """A row of scores, or in protocol `real` a row for each face track; see `columns`.
+
+        audio: another file whose sound is judged instead, cut to the shorter of the two. A track
+        with too little sound has a row without scores. InputError where there is no score at all.
+        """
+        from media import load_audio
+
+        wav = pcm16(load_audio(path if audio is None else audio))
+        if self.rules:
+            return self._score_tracks(path, wav)
+        windows = self._windows()
+        for face in self._whole_video(path, len(wav) // FRAME_SAMPLES):
+            windows.feed(face)
+        return [self._judge(windows, wav)]
+
+    def _score_tracks(self, path: str | os.PathLike, wav: np.ndarray) -> list[dict]:
+        tracks = find_tracks(path, self.detector, self.rules)
+        if not tracks:
+            raise InputError(
+                f"no face track: none with more than {self.rules.min_track} frames and "
+                f"{self.rules.min_face_size:g} px"
+            )
+        rows = [
+            dict(zip(TRACK_COLUMNS, (number, track.first, track.frames), strict=True))
+            for number, track in enumerate(tracks)
+        ]
+        windows: dict[int, FaceWindows] = {}  # of the tracks that are on the screen
+        fault = None
+        for number, crop in iter_crops(path, tracks, self._crop):
+            track = tracks[number]
+            faces = windows.setdefault(number, self._windows())
+            faces.feed(crop)
+            if faces.frames == track.frames:
+                del windows[number]
+                heard = wav[track.first * FRAME_SAMPLES :][: track.frames * FRAME_SAMPLES]
+                try:
+                    rows[number] |= self._judge(faces, heard)
+                except InputError as error:
+                    fault = error
+        if fault is not None and not any(self.scores[0] in row for row in rows):
+            raise fault
+        return rows
+
+    def _windows(self) -> FaceWindows:
+        if self.published:
+            return lip_windows(self.expert.model, self.batch_size)
+        from evaluation.expert_accuracy import embed_faces
+
+        def embed(crops: np.ndarray) -> np.ndarray:
+            # embed_faces reads clips; this one is in memory
+            clip = SimpleNamespace(read=lambda i, length, top: crops[i : i + length, top:])
+            starts = np.arange(len(crops) - WINDOW + 1)
+            return embed_faces(self.expert.model, clip, starts, self.hp)
+
+        return FaceWindows(embed, self.batch_size)
+
+    def _crop(self, frame: np.ndarray, track: Track, i: int) -> np.ndarray:
+        """Of a track's frame what the expert looks at."""
+        if self.published:
+            return square_crop(frame, track.squares[i], self.rules)
+        return box_crop(frame, track.boxes[i], self.hp.img_size)
+
+    def _whole_video(self, path: str | os.PathLike, limit: int) -> Iterator[np.ndarray]:
+        """What the expert looks at in each of the first `limit` frames (the sound ends there)."""
+        import cv2
+
+        from media import iter_frames
+
+        frames = (frame for _, frame in itertools.islice(iter_frames(path, FPS), limit))
+        if self.published:
+            return (cv2.resize(frame, (LIP_SIZE, LIP_SIZE)) for frame in frames)
+        return best_faces(frames, self.detector, self.hp.img_size)
+
+    def _judge(self, faces: FaceWindows, wav: np.ndarray) -> dict:
+        """The scores of consecutive faces and the int16 sound that begins with them."""
+        model = self.expert.model
+        if self.published:
+            curve = released_curve(*pair_v2(model, faces, wav, self.batch_size), self.vshift)
+        else:
+            embedded = faces.flush()
+            sound = wav.astype(np.float32) / 32768
+            starts = np.arange(len(embedded))
+            curve = curve_color(model, embedded, starts, sound, self.hp, self.vshift)
+            if len(curve) <= 2 * self.vshift:  # over fewer shifts the median is another
+                raise InputError(
+                    f"too short to slide the sound {self.vshift} frames: {faces.frames} frames, "
+                    f"{len(wav) / 16000:.2f} s of sound"
+                )
+        found = offset_of(curve)
+        return dict(zip(self.scores, (found.distance, found.confidence, found.offset), strict=True))
+
+
+def needs_detector(expert: Expert, protocol: str) -> bool:
+    """Whether faces are looked for: only SyncNet v2 in protocol `lrs` takes the whole frame."""
+    return protocol == "real" or expert.kind != "SyncNet_v2"
+
+
+def score_videos(videos: Sequence[tuple], scorer: SyncScorer, table: ScoreTable) -> dict:
+    """Score what the table does not hold yet and finish it; returns its summary.
+
+    videos: (key, path), or (key, path, audio) to judge another file's sound. What cannot be scored
+    is kept in the table with the reason.
+    """
+    from tqdm import tqdm
+
+    for key, path, *audio in tqdm(videos, disable=None, unit="video", desc=table.name):
+        files = [path, *audio]
+        if table.has(key, files):
+            continue
+        try:
+            table.add(key, files, *scorer.score_video(path, *audio))
+        except InputError as error:
+            table.skip(key, files, " ".join(str(error).split()))
+    return table.finish([key for key, *_ in videos])
+
+
+def format_summary(summary: dict) -> str:
+    """Means and standard errors as a small table, and what was skipped."""
+    settings, skipped = summary["settings"], summary["skipped"]
+    lines = [
+        f"protocol {settings['protocol']}, {settings['expert']}, vshift {settings['vshift']}: "
+        f"{summary['videos']} videos, {summary['rows']} rows, {len(skipped)} skipped"
+    ]
+    for name, found in summary["scores"].items():
+        if found is not None and name not in TRACK_COLUMNS:
+            error = found["standard_error"]
+            spread = "" if error is None else f" +- {error:.3f}"
+            lines.append(f"  {name:16s} {found['mean']:8.3f}{spread}  (n = {found['n']})")
+    lines += [f"  skipped {entry['video']}: {entry['reason']}" for entry in skipped[:SHOWN]]
+    if len(skipped) > SHOWN:
+        lines.append(f"  and {len(skipped) - SHOWN} more, see the .json")
+    return "\n".join(lines)
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="LSE-D and LSE-C of videos.")
+    add = parser.add_argument
+    add(
+        "--videos",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="videos, folders of videos, .txt files with a path a line",
+    )
+    add("--protocol", choices=PROTOCOLS, required=True)
+    add("--out", required=True, metavar="DIR", help="where the .csv and the .json go")
+    add("--syncnet_weights", default="checkpoints/syncnet_v2.model", metavar="FILE")
+    add("--expert", metavar="FILE", help="a SyncNet_color to judge instead: no LSE")
+    add("--audio", metavar="FILE", help="judge this sound with each video instead of its own")
+    add("--vshift", type=positive, default=15, help="frames; default %(default)s as published")
+    add("--batch_size", type=positive, default=32, help="changes no score; default %(default)s")
+    add("--device", default="auto")
+    add("--detector", choices=("sfd", "centerface"), default="sfd", help="default %(default)s")
+    add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
+    group = parser.add_argument_group("face tracks of protocol real; defaults: as published")
+    for rule in fields(TrackRules):
+        kind = type(rule.default)
+        group.add_argument(f"--{rule.name}", type=kind, help=f"{rule.metadata['help']}")
+    return parser
+
+
+def make_scorer(args: argparse.Namespace) -> SyncScorer:
+    """The scorer that the command line asks for."""
+    changes = {rule.name: getattr(args, rule.name) for rule in fields(TrackRules)}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    rules = rules_for(args.detector, **changes)
+    expert = load_expert(args.expert or args.syncnet_weights, args.device)
+    if bool(args.expert) == (expert.kind == "SyncNet_v2"):
+        flag = "--syncnet_weights" if args.expert else "--expert"
+        raise InputError(f"{expert.label.rsplit(' ', 1)[0]} is a {expert.kind}: give it as {flag}")
+    detector = make_detector(args) if needs_detector(expert, args.protocol) else None
+    return SyncScorer(expert, args.protocol, detector, rules, args.vshift, args.batch_size)
+
+
+def main(args: argparse.Namespace) -> int:
+    audio = [require_file(args.audio, "--audio")] if args.audio else []
+    videos = [(path, path, *audio) for path in dict.fromkeys(list_videos(args.videos, "--videos"))]
+    scorer = make_scorer(args)
+    table = scorer.table(args.out, args.audio or "own")
+    summary = score_videos(videos, scorer, table)
+    print(format_summary(summary))
+    print(f"{os.path.join(args.out, table.name)}.csv and .json")
+    return 0 if summary["rows"] else 1
+
+
+if __name__ == "__main__":
+    run_cli(main, get_args_parser())

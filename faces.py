@@ -1,0 +1,183 @@
+"""Which face of a video is meant, and where it is in every frame.
+
+The video is looked through once before anything is generated: every k-th frame is searched, faces
+are linked to tracks inside each shot, one track is chosen, the frames between are interpolated.
+Only boxes are kept, so memory does not grow with the pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from face_detection.api import Box
+from preparation.pieces import ShotCuts, overlap
+
+MIN_IOU = 0.3  # of one face in two searched frames
+FILL = 12  # frames (half a second at 25 fps) for which a lost face is still interpolated
+REJOIN_IOU = 0.1  # of a track's end and the beginning of the one that continues it
+MAX_BATCH_BYTES = 2**26  # of frames that wait for the detector
+
+
+@dataclass
+class Detections:
+    """What the detector found. count: frames of the video; cuts: first frames of new shots;
+    boxes: every face of each frame that was searched.
+    """
+
+    count: int = 0
+    cuts: list[int] = field(default_factory=list)
+    boxes: dict[int, list[Box]] = field(default_factory=dict)
+
+
+Track = dict[int, Box]  # frame -> box, in order
+
+
+def detect_faces(
+    frames: Iterable[np.ndarray],
+    detector,
+    every: int = 1,
+    batch_size: int = 16,
+    find_cuts: bool = True,
+) -> Detections:
+    """Search every `every`-th frame (uint8 BGR (H, W, 3)) of each shot, its last one too."""
+    found, waiting, previous = Detections(), [], None
+    shots = ShotCuts() if find_cuts else None
+    due, looked = 0, -1
+
+    def search() -> None:
+        for (index, _), boxes in zip(
+            waiting, detector.detect(np.stack([frame for _, frame in waiting])), strict=True
+        ):
+            found.boxes[index] = boxes
+        waiting.clear()
+
+    for index, frame in enumerate(frames):
+        if shots is not None and shots.feed(index, frame) and index:
+            found.cuts.append(index)
+            if looked != index - 1:  # where the old shot's last face is, no frame behind can tell
+                waiting.append((index - 1, previous))
+            due = index
+        if index == due:
+            waiting.append((index, frame))
+            looked, due = index, index + every
+        previous, found.count = frame, index + 1
+        if len(waiting) >= min(batch_size, max(1, MAX_BATCH_BYTES // frame.nbytes)):
+            search()
+    if found.count and looked != found.count - 1:
+        waiting.append((found.count - 1, previous))
+    if waiting:
+        search()
+    return found
+
+
+def choose_boxes(
+    found: Detections,
+    face_index: int = 0,
+    target: Sequence[float] | None = None,
+    fill: int = FILL,
+) -> list[Box | None]:
+    """The box of the face that is meant in every frame, None where it is not to be seen.
+
+    In every shot it is the face nearest to `target` (x, y), else number `face_index` of its faces,
+    the one that shows the most (area times frames) being 0; a shot with fewer faces has none.
+    Gaps of at most `fill` frames are interpolated, 0: none.
+    """
+    boxes: list[Box | None] = [None] * found.count
+    edges = [0, *found.cuts, found.count]
+    step = _search_step(found)
+    for first, last in zip(edges, edges[1:], strict=False):
+        tracks = link_tracks(found, first, last, max(fill, step))
+        if target is not None:
+            tracks.sort(key=lambda track: _distance(track, target))
+        chosen = tracks[0 if target is not None else face_index :][:1]
+        for track in chosen:
+            joined = rejoin(track, tracks)
+            for index, box in _interpolated(joined, max(fill + 1, step)):
+                boxes[index] = box
+    return boxes
+
+
+def _search_step(found: Detections) -> int:
+    """The usual distance between two searched frames."""
+    looked = sorted(found.boxes)
+    return max(np.diff(looked), default=1) if len(looked) > 1 else 1
+
+
+def link_tracks(found: Detections, first: int, last: int, gap: int) -> list[Track]:
+    """Tracks of the faces in frames first..last-1, one shot, largest in all first."""
+    tracks: list[Track] = []
+    open_tracks: list[Track] = []
+    for index in sorted(index for index in found.boxes if first <= index < last):
+        free = found.boxes[index]
+        open_tracks = [t for t in open_tracks if index - next(reversed(t)) <= gap + 1]
+        pairs = [
+            (overlap(t[next(reversed(t))], box), number, slot)
+            for number, t in enumerate(open_tracks)
+            for slot, box in enumerate(free)
+        ]
+        used_tracks, used_boxes = set(), set()
+        for iou, number, slot in sorted(pairs, reverse=True):
+            if iou >= MIN_IOU and number not in used_tracks and slot not in used_boxes:
+                open_tracks[number][index] = free[slot]
+                used_tracks.add(number)
+                used_boxes.add(slot)
+        begun = [{index: box} for slot, box in enumerate(free) if slot not in used_boxes]
+        tracks += begun
+        open_tracks += begun
+    return sorted(tracks, key=_shown, reverse=True)
+
+
+def rejoin(track: Track, tracks: Sequence[Track]) -> Track:
+    """`track` with those others that continue it: after a longer gap, in the same place."""
+    joined = dict(track)
+    for other in tracks:
+        if other is track:
+            continue
+        start, end = next(iter(other)), next(reversed(other))
+        before = max((i for i in joined if i < start), default=None)
+        after = min((i for i in joined if i > end), default=None)
+        apart = not any(start <= i <= end for i in joined)
+        touches = any(
+            index is not None and overlap(joined[index], other[edge]) >= REJOIN_IOU
+            for index, edge in ((before, start), (after, end))
+        )
+        if apart and touches:
+            joined.update(other)
+    return dict(sorted(joined.items()))
+
+
+def _shown(track: Track) -> float:
+    return sum((box.x2 - box.x1) * (box.y2 - box.y1) * box.score for box in track.values())
+
+
+def _distance(track: Track, point: Sequence[float]) -> tuple[float, float]:
+    """How far a point lies outside the track's boxes, then from their centres; smallest of all."""
+    x, y = point
+    outside = min(
+        np.hypot(max(b.x1 - x, 0, x - b.x2), max(b.y1 - y, 0, y - b.y2)) for b in track.values()
+    )
+    centre = min(np.hypot((b.x1 + b.x2) / 2 - x, (b.y1 + b.y2) / 2 - y) for b in track.values())
+    return float(outside), float(centre)
+
+
+def _interpolated(track: Track, step: int) -> Iterable[tuple[int, Box]]:
+    """Every frame's box: the found ones, and between two at most `step` apart a straight line."""
+    indices = list(track)
+    for index, following in zip(indices, [*indices[1:], None], strict=True):
+        yield index, track[index]
+        if following is None or following - index > step:
+            continue
+        start, end = np.array(track[index]), np.array(track[following])
+        for between in range(index + 1, following):
+            share = (between - index) / (following - index)
+            yield between, Box(*map(float, start + share * (end - start)))
+
+
+def faceless_spans(boxes: Sequence[object]) -> list[tuple[int, int]]:
+    """Spans first..last (inclusive) of frames without a box."""
+    missing = np.flatnonzero([box is None for box in boxes])
+    runs = np.split(missing, np.flatnonzero(np.diff(missing) != 1) + 1)
+    return [(int(run[0]), int(run[-1])) for run in runs if len(run)]

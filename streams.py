@@ -1,0 +1,62 @@
+"""Stages of a pipeline that work at the same time: a thread each, bounded queues between."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+POLL = 0.2  # seconds until a waiting thread looks whether it is still wanted
+
+
+@contextlib.contextmanager
+def ahead(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
+    """`items`, made in a thread of their own, at most `depth` of them ahead of their use.
+
+    with ahead(decode(path), 8) as frames: ...   A fault in that thread is raised where the items
+    are used. However the block ends, the thread has ended too and `items`, if a generator, is
+    closed. Decoding, networks and encoding release Python's lock, so stages do overlap.
+    """
+    made: queue.Queue = queue.Queue(depth)
+    unwanted = threading.Event()
+    end = object()
+
+    def put(item: object) -> bool:
+        while not unwanted.is_set():
+            with contextlib.suppress(queue.Full):
+                made.put(item, timeout=POLL)
+                return True
+        return False
+
+    def work() -> None:
+        last: tuple[object, BaseException | None] = (end, None)
+        try:
+            for item in items:
+                if not put((item, None)):
+                    break
+        except BaseException as error:  # raised again by the user of the items
+            last = (end, error)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+        put(last)
+
+    def use() -> Iterator[T]:
+        while True:
+            item, error = made.get()
+            if error is not None:
+                raise error
+            if item is end:
+                return
+            yield item
+
+    thread = threading.Thread(target=work, name="stage", daemon=True)
+    thread.start()
+    try:
+        yield use()
+    finally:
+        unwanted.set()
+        thread.join()

@@ -1,0 +1,333 @@
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_refused, run_script
+from fill import fill, inputs
+
+import backends_onnx
+import backends_openvino
+from backends import create_backend
+from backends_torch import TorchBackend
+from errors import InputError
+from models import create_model
+
+ENGINES = {"torch": (), "openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+
+
+def generator(width=0.125, img_size=96):
+    model = fill(create_model("Wav2Lip", width, img_size))
+    return model.eval()
+
+
+def samples(count, img_size=96, seed=0):
+    faces = np.random.default_rng(seed).integers(0, 256, (count, img_size, img_size, 3))
+    return faces.astype(np.uint8), inputs(seed + 1, count, 80, 16, low=-4, high=4).numpy()
+
+
+@torch.inference_mode()
+def eager(model, faces, mels):
+    """The released program's way from pictures to pictures."""
+    masked = faces.copy()
+    masked[:, faces.shape[1] // 2 :] = 0
+    pictures = np.concatenate((masked, faces), axis=3) / 255.0
+    pictures = torch.FloatTensor(pictures.transpose(0, 3, 1, 2))
+    frames = model(torch.from_numpy(mels)[:, None], pictures)
+    return (frames.numpy().transpose(0, 2, 3, 1) * 255.0).astype(np.uint8)
+
+
+def assert_close(frames, expected, levels=1, different=0.001):
+    """Within some grey levels, and but for rounding at the edges between them all the same."""
+    assert frames.dtype == np.uint8 and frames.shape == expected.shape
+    difference = np.abs(frames.astype(int) - expected)
+    assert difference.max() <= levels
+    assert (difference > 0).mean() < different
+    assert expected.std() > 5
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def backend(request):
+    for package in ENGINES[request.param]:
+        pytest.importorskip(package)
+    return create_backend(generator(), "cpu", request.param)
+
+
+def test_every_back_end_meets_eager_torch(backend):
+    model = generator()
+    for count in (3, 1, 10, 3):  # 10: more than are computed at once
+        faces, mels = samples(count, seed=count)
+        assert_close(backend.generate(faces, mels), eager(model, faces, mels))
+    faces, mels = samples(3)
+    kept = backend.generate(faces, mels)
+    frames = kept.copy()
+    faces.setflags(write=False)
+    assert_close(backend.generate(faces[::-1], mels[::-1].astype(np.float64)), frames[::-1])
+    assert (kept == frames).all()  # a result is the caller's own
+    assert backend.generate(faces[:0], mels[:0]).shape == (0, 96, 96, 3)
+
+
+def test_a_still_face_is_encoded_once(backend):
+    (face, other), mels = samples(2)[0], samples(10)[1]
+    features = backend.prepare(face)
+    backend.prepare(other)  # changes nothing
+    for count in (10, 1):
+        expected = backend.generate(np.stack([face] * count), mels[:count])
+        assert_close(backend.generate_still(features, mels[:count]), expected)
+
+
+def test_description(backend):
+    engine, precision, processor = backend.describe().split(", ")
+    assert engine.startswith(("torch ", "openvino ", "onnxruntime "))
+    assert (precision, processor) == ("float32", "CPU")
+    assert backend.name in ENGINES
+
+
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+def test_larger_pictures(name):
+    if name != "torch":
+        pytest.importorskip(name)
+    model = generator(img_size=192)  # with its added stages at work
+    backend, (faces, mels) = create_backend(model, "cpu", name), samples(3, 192)
+    expected = eager(model, faces, mels)
+    assert_close(backend.generate(faces, mels), expected)
+    assert_close(backend.generate_still(backend.prepare(faces[1]), mels[1:2]), expected[1:2])
+
+
+def test_full_size_and_half_precision():
+    model, (faces, mels) = generator(1.0), samples(3)
+    expected = eager(model, faces, mels)
+    assert_close(TorchBackend(model).generate(faces, mels), expected)
+    half = TorchBackend(model, half=True)
+    assert "float16" in half.describe()
+    assert_close(half.generate(faces, mels), expected, levels=2, different=0.2)
+    pytest.importorskip("openvino")
+    assert_close(create_backend(model, "cpu", "openvino").generate(faces, mels), expected)
+
+
+class Joined(torch.nn.Module):
+    """A generator of another family, without encode_face and decode."""
+
+    def __init__(self):
+        super().__init__()
+        self.img_size, self.inner = 96, generator()
+
+    def forward(self, audio_sequences, face_sequences):
+        return self.inner(audio_sequences, face_sequences)
+
+
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+def test_a_model_that_does_not_split(name):
+    if name != "torch":
+        pytest.importorskip(name)
+    backend, (faces, mels) = create_backend(Joined().eval(), "cpu", name), samples(10)
+    repeated = np.repeat(faces[:1], 10, axis=0)
+    expected = eager(generator(), repeated, mels)
+    assert_close(backend.generate_still(backend.prepare(faces[0]), mels), expected)
+
+
+def test_the_model_is_left_as_it_was():
+    model = generator()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for name in ("torch", "auto"):
+        create_backend(model, "cpu", name).generate(*samples(1))
+    after = model.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_other_threads_may_use_it():
+    backend, model, results = create_backend(generator(), "cpu"), generator(), {}
+    sets = {seed: samples(9, seed=seed) for seed in (1, 2, 3)}
+
+    def work(seed):
+        results[seed] = backend.generate(*sets[seed])
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in sets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed, pair in sets.items():
+        assert_close(results[seed], eager(model, *pair))
+
+
+def test_auto_takes_openvino_or_torch(monkeypatch):
+    pytest.importorskip("openvino")
+    assert create_backend(generator(), "cpu").name == "openvino"
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
+    assert create_backend(generator(), "cpu").name == "torch"
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "remedy"),
+    [
+        ("openvino", "openvino", "pip install openvino"),
+        ("onnx", "onnxruntime", "pip install onnx onnxscript onnxruntime"),
+    ],
+)
+def test_a_missing_package_is_one_line(monkeypatch, name, package, remedy):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=f"needs {package}.*{remedy}") as caught:
+        create_backend(generator(), "cpu", name)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_is_refused():
+    model = generator()
+    with pytest.raises(InputError, match="'tpu'; choose one of auto, torch, openvino, onnx"):
+        create_backend(model, "cpu", "tpu")
+    with pytest.raises(InputError, match="openvino back end runs on the CPU, not on cuda"):
+        create_backend(model, "cuda", "openvino")
+    with pytest.raises(InputError, match="int8 needs the openvino"):
+        create_backend(model, "cpu", "torch", calibration=[])
+    with pytest.raises(ValueError, match="2 faces for 3 mel"):
+        create_backend(model, "cpu", "torch").generate(samples(2)[0], samples(3)[1])
+
+
+class Replay:
+    """In place of a CUDA graph: replay() computes the output from the captured places again."""
+
+    def __init__(self, network, places):
+        self.network, self.places, self.count = network, places, 0
+        self.output = network(*places)
+
+    def replay(self):
+        self.count += 1
+        self.output.copy_(self.network(*self.places))
+
+
+def gpu_like(monkeypatch, capture):
+    """A back end that takes the GPU's way on the CPU."""
+    import contextlib
+
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(TorchBackend, "_capture", capture)
+    backend = TorchBackend(generator())
+    backend._graphs = {}
+    return backend
+
+
+def test_a_batch_size_that_comes_again_is_replayed(monkeypatch):
+    captured = []
+
+    def capture(backend, part, tensors):
+        graph = Replay(backend._networks[part], tuple(x.clone() for x in tensors))
+        captured.append((part, len(tensors[0]), graph))
+        return graph, graph.places, graph.output
+
+    backend, model = gpu_like(monkeypatch, capture), generator()
+    features = backend.prepare(samples(1)[0][0])
+    for seed, count in enumerate((4, 4, 2, 4, 2)):
+        faces, mels = samples(count, seed=seed)
+        assert_close(backend.generate(faces, mels), eager(model, faces, mels))
+        expected = backend.generate(np.repeat(samples(1)[0], count, axis=0), mels)
+        assert_close(backend.generate_still(features, mels), expected)
+    found = {(part, count): graph.count for part, count, graph in captured}
+    assert found.keys() == {("whole", 4), ("whole", 2), ("decode", 4), ("decode", 2)}
+    assert all(found.values())
+
+
+def test_graphs_that_fail_are_given_up_with_one_warning(monkeypatch, caplog):
+    def capture(backend, part, tensors):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    backend, (faces, mels) = gpu_like(monkeypatch, capture), samples(3)
+    for _ in range(4):
+        assert_close(backend.generate(faces, mels), eager(generator(), faces, mels))
+    assert [record.getMessage() for record in caplog.records] == [
+        "CUDA graphs are off, which is slower: operation not permitted when stream is capturing"
+    ]
+
+
+def test_exported_onnx_meets_torch(tmp_path):
+    for package in ENGINES["onnx"]:
+        pytest.importorskip(package)
+    import onnxruntime
+
+    model, path = generator(img_size=192), tmp_path / "model.onnx"
+    assert 0 <= backends_onnx.export(model, path) < backends_onnx.TOLERANCE
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    shapes = {x.name: x.shape for x in [*session.get_inputs(), *session.get_outputs()]}
+    assert {name: shape[1:] for name, shape in shapes.items()} == {
+        "audio_sequences": [1, 80, 16], "face_sequences": [6, 192, 192], "frames": [3, 192, 192],
+    }  # fmt: skip
+    for count in (1, 5):
+        mel, face = inputs(1, count, 1, 80, 16, low=-4, high=4), inputs(2, count, 6, 192, 192)
+        feed = {"audio_sequences": mel.numpy(), "face_sequences": face.numpy()}
+        with torch.inference_mode():
+            expected = model(mel, face).numpy()
+        np.testing.assert_allclose(session.run(None, feed)[0], expected, atol=1e-4)
+
+
+def test_an_export_that_differs_is_refused(tmp_path, monkeypatch):
+    for package in ENGINES["onnx"]:
+        pytest.importorskip(package)
+    original = backends_onnx.to_onnx
+
+    def altered(model, *args):
+        with torch.no_grad():
+            model.output_block[1].bias += 0.01
+            content = original(model, *args)
+            model.output_block[1].bias -= 0.01
+        return content
+
+    monkeypatch.setattr(backends_onnx, "to_onnx", altered)
+    with pytest.raises(InputError, match="not written: ONNX frames are .* off PyTorch's"):
+        backends_onnx.export(generator(), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_command_line(filled_generator, tmp_path):
+    for package in ENGINES["onnx"]:
+        pytest.importorskip(package)
+
+    def export(weights, out):
+        return run_script(
+            "backends.py", "export", "--checkpoint_path", weights, "--out", out, cwd=tmp_path
+        )
+
+    assert_refused(export("none.pth", "m.onnx"), "checkpoint not found")
+    assert_refused(export(filled_generator, "m.pt"), "does not end in .onnx")
+    assert_refused(export(filled_generator, "none/m.onnx"), "no folder", "none")
+    assert list(tmp_path.iterdir()) == []
+    result = export(filled_generator, "m.onnx")
+    assert result.returncode == 0, result.stderr
+    assert "m.onnx: 14" in result.stdout  # 36.3 million parameters of 4 bytes
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def batches(faces, mels, size=12):
+    return ((faces[i : i + size], mels[i : i + size]) for i in range(0, len(faces), size))
+
+
+def test_int8_that_stays_close():
+    for package in ("openvino", "nncf"):
+        pytest.importorskip(package)
+    model, (faces, mels) = generator(), samples(backends_openvino.MIN_CALIBRATION)
+    backend = create_backend(model, "cpu", calibration=batches(faces, mels))
+    assert ", int8, " in backend.describe()
+    faces, mels = samples(9, seed=5)
+    expected = eager(model, faces, mels)
+    frames = backend.generate(faces, mels)
+    assert (frames != expected).any()  # it is int8
+    assert backends_openvino.mean_ssim(expected, frames) > backends_openvino.MIN_SSIM
+    still = backend.generate_still(backend.prepare(faces[0]), mels[:1])
+    assert_close(still, frames[:1])
+
+
+def test_int8_that_strays_is_refused(monkeypatch):
+    for package in ("openvino", "nncf"):
+        pytest.importorskip(package)
+    faces, mels = samples(backends_openvino.MIN_CALIBRATION)
+    held_out = np.arange(len(faces)) % backends_openvino.HELD_OUT == backends_openvino.HELD_OUT - 1
+    faces[~held_out], mels[~held_out] = 0, 0  # ranges that the held-out frames leave far behind
+    with pytest.raises(InputError, match=r"SSIM 0\.\d+ .* on 8 of your frames, below 0.98"):
+        create_backend(generator(), "cpu", "openvino", batches(faces, mels))
+    with pytest.raises(InputError, match="needs 32 frames to calibrate on, got 31"):
+        create_backend(generator(), "cpu", "openvino", batches(faces[1:], mels[1:]))
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(InputError, match="int8 needs nncf.*pip install nncf"):
+        create_backend(generator(), "cpu", "openvino", batches(faces, mels))
