@@ -64,7 +64,7 @@ class OpenVINOBackend(Backend):
             for x, any_number in zip(inputs, free, strict=True)
         ]
         with warnings.catch_warnings(), torch.no_grad():
-            # torch.jit is deprecated, but OpenVINO's own way in; torch.export takes twice as long
+            # torch.jit is deprecated, but OpenVINO's own way in; torch.export takes longer
             warnings.simplefilter("ignore")
             traced = torch.jit.freeze(torch.jit.trace(network, tensors, check_trace=False))
             return self._ov.convert_model(traced, example_input=tensors, input=shapes)
@@ -75,7 +75,7 @@ class OpenVINOBackend(Backend):
         settings = {
             # the default is bfloat16 where the processor has it: off by more than a grey level
             "INFERENCE_PRECISION_HINT": "f32",
-            # "THROUGHPUT" computes frames side by side: no faster, and a single frame gets one core
+            # "THROUGHPUT" computes batches side by side: about as fast, but one alone gets one core
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "ENABLE_CPU_PINNING": False,  # video decoding, encoding and other programs run beside

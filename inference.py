@@ -225,7 +225,8 @@ def detector_options(args: argparse.Namespace) -> dict:
             raise InputError("--detector boxes needs --boxes FILE.json")
         return {"path": args.boxes}
     options = {"weights": args.s3fd_weights} if args.detector == "sfd" else {}
-    return options | ({"max_side": args.det_size} if args.det_size else {})
+    det_size = getattr(args, "det_size", None)  # a flag of inference alone
+    return options | ({"max_side": det_size} if det_size else {})
 
 
 def create_lipsync(args: argparse.Namespace) -> LipSync:

@@ -202,7 +202,6 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=positive, default=32, help="of the metrics' networks")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     # fmt: on
-    parser.set_defaults(boxes=None, det_size=None)
     return parser
 
 

@@ -13,6 +13,7 @@ import threading
 import urllib.request
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -35,7 +36,8 @@ class SFDDetector:
     """S3FD on one device; not shared among threads (make one per worker).
 
     weights: path of the S3FD weights, else they are looked for as the module says. threshold: boxes
-    with a score above it are kept. half: run the network in float16, which pays on a GPU; boxes are
+    with a score above it are kept. max_side: larger frames are searched scaled down to this longer
+    side; released: none is. half: run the network in float16, which pays on a GPU; boxes are
     decoded in float32 either way. InputError where no usable weights or no such device are there.
     """
 
@@ -47,9 +49,10 @@ class SFDDetector:
         weights: str | None = None,
         threshold: float = 0.5,
         half: bool = False,
+        max_side: int | None = None,
     ):
         self.device = _check_device(device)
-        self.threshold = threshold
+        self.threshold, self.max_side = threshold, max_side
         self.network = load_network(find_weights(weights)).to(self.device)
         self.dtype = torch.float32
         if half:
@@ -63,6 +66,9 @@ class SFDDetector:
         halved until it fits in memory; on a CPU, where batches gain nothing, memory bounds it.
         """
         frames = as_batch(frames)
+        longest = max(frames.shape[1:3])
+        if self.max_side is not None and longest > self.max_side:
+            return self._detect_smaller(frames, self.max_side / longest)
         step = len(frames)
         if self.device.type == "cpu" and len(frames):
             step = max(1, CPU_PIXELS // (frames.shape[1] * frames.shape[2]))
@@ -80,6 +86,17 @@ class SFDDetector:
                 step = min(step, len(frames) - len(boxes)) // 2 or 1
                 torch.cuda.empty_cache()
         return boxes
+
+    def _detect_smaller(self, frames: np.ndarray, scale: float) -> list[list[Box]]:
+        """What `detect` finds in the frames scaled down, in pixels of the frames as they are."""
+        height, width = frames.shape[1:3]
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        small = np.stack([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames])
+        x, y = width / size[0], height / size[1]
+        return [
+            [Box(b.x1 * x, b.y1 * y, b.x2 * x, b.y2 * y, b.score) for b in boxes]
+            for boxes in self.detect(small)
+        ]
 
     def _detect_batch(self, frames: np.ndarray) -> list[list[Box]]:
         from face_alignment.detection.sfd.bbox import nms

@@ -10,6 +10,7 @@ from conftest import GOLDEN, Poison
 
 from errors import InputError
 from face_detection import create_detector
+from face_detection.api import Box
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +146,21 @@ def test_decoding_threshold_order_and_suppression(sfd, monkeypatch):
 
 def test_a_frame_smaller_than_the_network_needs(sfd):
     assert len(sfd.detect(random_frames(1, 9, 7))) == 1
+
+
+def test_large_frames_are_searched_scaled_down(sfd, monkeypatch):
+    shapes = []
+
+    def one_box(frames):
+        shapes.append(frames.shape)
+        return [[Box(10, 20, 30, 50, 0.9)] for _ in frames]
+
+    monkeypatch.setattr(sfd, "_detect_batch", one_box)
+    monkeypatch.setattr(sfd, "max_side", 160)
+    (boxes,) = sfd.detect(np.zeros((1, 240, 320, 3), np.uint8))
+    assert shapes == [(1, 120, 160, 3)] and boxes == [Box(20, 40, 60, 100, 0.9)]
+    (boxes,) = sfd.detect(np.zeros((1, 160, 120, 3), np.uint8))
+    assert shapes[1] == (1, 160, 120, 3) and boxes == [Box(10, 20, 30, 50, 0.9)]
 
 
 def test_gpu_out_of_memory_halves_the_batch(sfd, monkeypatch):
