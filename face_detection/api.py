@@ -42,7 +42,8 @@ def create_detector(name: str, device: str = "cpu", **options) -> Detector:
     """The detector called `name`, on `device` ("cpu", "cuda", "cuda:1", ...).
 
     sfd: `weights` (a path), `threshold`, `max_side`. centerface: `max_side`, `threshold`,
-    `backend`. boxes: `path`. InputError for an unknown name and for whatever the detector cannot be made from.
+    `backend`. boxes: `path`. InputError for an unknown name and for whatever the detector cannot be
+    made from.
     """
     # Imported here: each detector brings packages that take seconds to load.
     if name == "sfd":
