@@ -82,9 +82,14 @@ class FaceSource:
     opts: Options
     boxes: list[BoxTuple | None]
 
-    def frames(self, count: int) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
-        """(frame uint8 BGR (H, W, 3), its box), `count` of them, fewer if padded by "trim"."""
-        order = self.order(count)
+    def frames(
+        self, count: int, picks: Sequence[int] | None = None
+    ) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
+        """(frame uint8 BGR (H, W, 3), its box), `count` of them, fewer if padded by "trim".
+
+        picks: only those with these numbers.
+        """
+        order = self.order(count) if picks is None else self.order(count)[picks]
         shown = play(order, lambda first: _frames(self.path, self.image, self.opts, first))
         return zip(shown, (self.boxes[index] for index in order), strict=True)
 

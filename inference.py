@@ -24,6 +24,7 @@ from options import Options, add_arguments, options_from, positive
 
 # torch, OpenCV and the detectors are imported inside the functions, so that --help answers at once
 
+CALIBRATION = 96  # frames that --int8 looks at first
 BATCH_BYTES = 2**26  # full frames of one batch; about four batches are held in all
 DETECTORS = ("centerface", "sfd", "boxes")
 
@@ -54,6 +55,7 @@ class LipSync:
         detector: str = "centerface",
         detector_options: dict | None = None,
         backend: str = "auto",
+        int8: bool = False,
     ) -> None:
         from backends import create_backend
         from checkpoint import load_model
@@ -62,7 +64,10 @@ class LipSync:
         self.device = select_device(device)
         model = load_model(checkpoint, "Wav2Lip")
         self.img_size = model.img_size
-        self.backend = create_backend(model, self.device, backend)
+        if int8 and (backend not in ("auto", "openvino") or self.device.type != "cpu"):
+            raise InputError("--int8 needs the openvino back end on the CPU")
+        self._float_model = model if int8 else None  # until the first face calibrates it
+        self.backend = None if int8 else create_backend(model, self.device, backend)
         self._detector = None
         self._detector_name, self._detector_options = detector, detector_options or {}
 
@@ -123,18 +128,24 @@ class LipSync:
                 summary.frames += 1
         return summary
 
-    def frames(self, source, chunks: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    def frames(
+        self, source, chunks: Sequence[np.ndarray], picks: Sequence[int] | None = None
+    ) -> Iterator[np.ndarray]:
         """Finished frames, uint8 BGR (H, W, 3), one for each mel window (80, 16) of `chunks`.
 
-        Decoding, the network, and what the caller does with the frames run at the same time.
+        picks: only the frames with these numbers; no other goes through the network. Decoding, the
+        network, and what the caller does with the frames run at the same time.
         """
         from enhance import enhanced
         from face_paste import paste_face
         from streams import ahead
 
         opts = source.opts
+        if self.backend is None:
+            self._quantize(source, chunks)
         with contextlib.ExitStack() as stack:
-            first, shown = _peek(source.frames(len(chunks)))
+            first, shown = _peek(source.frames(len(chunks), picks))
+            chunks = chunks if picks is None else [chunks[index] for index in picks]
             size = self._batch_size(first[0], opts)
             shown = stack.enter_context(ahead(shown, size))
             # a generator's own stage: its items are lists, one a batch
@@ -149,6 +160,17 @@ class LipSync:
                     if face is not None:
                         paste_face(frame, face, box, opts.paste, opts.mask)
                     yield frame
+
+    def _quantize(self, source, chunks: Sequence[np.ndarray]) -> None:
+        """Compute in 8 bits from now on, calibrated on the first frames of this face and speech."""
+        from backends import create_backend
+        from face_track import batched, crop_face
+
+        shown = itertools.islice(zip(source.frames(len(chunks)), chunks, strict=False), CALIBRATION)
+        crops = ((crop_face(f, b, self.img_size), mel) for (f, b), mel in shown if b is not None)
+        batches = [tuple(map(np.stack, zip(*b, strict=True))) for b in batched(crops, 8)]
+        self.backend = create_backend(self._float_model, self.device, "openvino", batches)
+        self._float_model = None
 
     def _batch_size(self, frame: np.ndarray, opts: Options) -> int:
         """As asked, but less for large frames and for networks of larger faces."""
@@ -210,6 +232,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     add("--backend", choices=("auto", "torch", "openvino", "onnx"), default="auto",
         help="what runs the network; auto: the fastest that is installed")
+    add("--int8", action="store_true",
+        help="compute in 8 bits (OpenVINO on the CPU), calibrated on the face's first frames; "
+        "refused where the frames would differ visibly")
     add("--detector", choices=DETECTORS, default="centerface")
     add("--det_size", type=positive,
         help="search frames scaled down to this longer side; default 480 (sfd: as they are)")
@@ -232,8 +257,9 @@ def detector_options(args: argparse.Namespace) -> dict:
 def create_lipsync(args: argparse.Namespace) -> LipSync:
     """The LipSync that the flags of add_model_arguments describe."""
     return LipSync(
-        args.checkpoint_path, args.device, args.detector, detector_options(args), args.backend
-    )
+        args.checkpoint_path, args.device, args.detector, detector_options(args), args.backend,
+        args.int8,
+    )  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from errors import InputError
 from media import SCALE_FLAGS
 
 LOSSLESS = ".mkv"
+AAC_RATES = (32000, 44100, 48000, 64000, 88200, 96000)  # those written as they are
 OUTPUT_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", LOSSLESS: "matroska"}
 
 
@@ -53,8 +54,8 @@ class VideoWriter:
         self._rate, self._samples = sample_rate, 0
         self._audio = None if audio is None else _as_chunks(audio)
         self._pending = next(self._audio, None) if self._audio else None
-        folder, name = os.path.split(os.path.abspath(self.path))
-        self._temporary = os.path.join(folder, f".{name}.{os.getpid()}.part")
+        folder = os.path.dirname(os.path.abspath(self.path))
+        self._temporary = partial_path(self.path, os.getpid())
         self._video_stream = self._audio_stream = self._container = None
         with self._faults():
             import av
@@ -79,7 +80,7 @@ class VideoWriter:
         if self._pending is not None:
             layout = "mono" if self._pending.shape[0] == 1 else "stereo"
             # 16 kHz AAC frames last 64 ms, more than a video frame: 48 kHz ends where it should
-            rate = self._rate if lossless or self._rate >= 32000 else 48000
+            rate = self._rate if lossless or self._rate in AAC_RATES else 48000
             self._audio_stream = container.add_stream(
                 "pcm_s16le" if lossless else "aac", rate=rate, layout=layout
             )
@@ -183,6 +184,12 @@ class VideoWriter:
             self.close()
         else:
             self.discard()
+
+
+def partial_path(path: str | os.PathLike, process: int) -> str:
+    """The name that a video has while the process with this number writes it."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.join(folder, f".{name}.{process}.part")
 
 
 def _as_chunks(audio: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
