@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 from files import replacing, write_json
@@ -15,6 +16,7 @@ PUBLISHED = (
     ("Wav2Lip, released weights rerun by others", 7.15, 6.77, None),
     ("Wav2Lip + GAN, released weights rerun by others", 7.21, 6.79, None),
 )
+CLEAR = 2.0  # standard errors by which right and wrong sound must differ
 BETTER = {"lse_d": -1, "lse_c": 1, "sync_distance": -1, "sync_confidence": 1}
 QUALITY = (
     ("psnr", "PSNR, dB, higher is better"),
@@ -136,10 +138,13 @@ def _verdict(groups: dict, names: tuple[str, ...]) -> str:
         real, wrong = (groups[g]["scores"].get(name) for g in ("real", "wrong sound"))
         if real is None or wrong is None:
             continue
-        right = BETTER[name] * (real["mean"] - wrong["mean"]) > 0
-        told = "tells the right sound from the wrong" if right else "**does NOT tell** the right"
-        end = "" if right else " sound from the wrong one: do not trust it here"
-        lines.append(f"- {name} {told}{end}: {real['mean']:.3f} against {wrong['mean']:.3f}")
+        gap = BETTER[name] * (real["mean"] - wrong["mean"])
+        errors = [group["standard_error"] or 0.0 for group in (real, wrong)]
+        clear = gap > CLEAR * math.hypot(*errors)
+        told = "tells" if clear else "**does NOT clearly tell**"
+        end = "" if clear else ": do not trust it here"
+        means = f"{real['mean']:.3f} against {wrong['mean']:.3f}"
+        lines.append(f"- {name} {told} the right sound from the wrong, {means}{end}")
     return "\n\n" + "\n".join(lines) if lines else ""
 
 
