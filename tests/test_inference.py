@@ -54,6 +54,17 @@ def test_faithful_frames_meet_the_golden_values(lipsync, out, case):
         assert np.abs(frames[index] - expected).max() <= 1
 
 
+@pytest.mark.parametrize("backend", ["torch", "onnx"])  # auto, above, is OpenVINO
+def test_other_back_ends_meet_the_golden_values_too(filled_generator, out, backend):
+    golden = np.load(FOLDER / "frames.npz")
+    lipsync = LipSync(filled_generator, "cpu", backend=backend)
+    face, options = CASES["video25"]
+    lipsync.run(str(FOLDER / face), SPEECH, out, faithful=True, **options)
+    frames = pixels(out)
+    for index, expected in zip(golden["video25_index"], golden["video25_frames"], strict=True):
+        assert np.abs(frames[index] - expected).max() <= 1
+
+
 def lengths(path):
     with av.open(path) as container:
         return [float(s.duration * s.time_base) for s in container.streams]
