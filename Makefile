@@ -11,6 +11,8 @@ READY := $(VENV)/.installed
 # The demo's folders; override to keep several, e.g. make demo DEMO=/tmp/demo
 DEMO ?= data/demo
 OUT ?= results/demo
+# Test files run in so many processes at once, of one thread each
+WORKERS ?= 2
 FLAGS := --data_root $(DEMO)/preprocessed --filelists $(DEMO)/corpus/filelists \
          --log_dir $(DEMO)/runs --config configs/tiny_cpu.yaml
 
@@ -37,7 +39,7 @@ demo: $(READY)
 	    --generator $(DEMO)/checkpoints/wav2lip --log_dir $(DEMO)/runs --out $(OUT)
 
 test: $(READY)
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(READY)
 	$(RUN) -m ruff check .
