@@ -36,7 +36,8 @@ class Backend:
     """A generator on some engine. Made in one thread, it may be used in others, in turn.
 
     Where the model has encode_face(faces) -> tuple of features and decode(audio, features), a still
-    face is encoded once; any other model sees it again with every mel window.
+    face is encoded once; any other model sees it again with every mel window. A model with
+    draw(audio, features) -> face, mask gives faces with a fourth channel, the mask for paste_face.
     """
 
     name = ""
@@ -59,7 +60,7 @@ class Backend:
 
     def generate(self, faces: np.ndarray, mels: np.ndarray) -> np.ndarray:
         """Faces uint8 BGR (N, H, W, 3) and mel windows (N, 80, 16) -> faces that say them;
-        H = W = img_size.
+        H = W = img_size; (N, H, W, 4) with a mask.
         """
         if len(faces) != len(mels):
             raise ValueError(f"{len(faces)} faces for {len(mels)} mel windows")
@@ -82,12 +83,15 @@ class Backend:
 
     def _chunked(self, run: Callable, mels: np.ndarray) -> np.ndarray:
         mels = np.ascontiguousarray(mels, np.float32)
-        frames = np.empty((len(mels), self.img_size, self.img_size, 3), np.uint8)
+        frames = np.empty((0, self.img_size, self.img_size, 3), np.uint8)
         step = self.chunk or max(1, len(mels))
         with self._lock:
             for first in range(0, len(mels), step):
                 part = slice(first, first + step)
-                frames[part] = run(part, mels[part])[0]
+                made = run(part, mels[part])[0]
+                if not first:
+                    frames = np.empty((len(mels), *made.shape[1:]), np.uint8)
+                frames[part] = made
         return frames
 
 
@@ -155,7 +159,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     from backends_onnx import export
-    from checkpoint import load_model
+    from checkpoint import load_generator
 
     require_file(args.checkpoint_path, "checkpoint")
     if not args.out.endswith(".onnx"):
@@ -163,7 +167,7 @@ def main(args: argparse.Namespace) -> None:
     folder = os.path.dirname(args.out) or "."
     if not os.path.isdir(folder):
         raise InputError(f"--out {args.out}: there is no folder {folder}")
-    difference = export(load_model(args.checkpoint_path, "Wav2Lip"), args.out)
+    difference = export(load_generator(args.checkpoint_path), args.out)
     size = os.path.getsize(args.out) / 1e6
     print(f"{args.out}: {size:.1f} MB, within {difference:.1e} of PyTorch")
 

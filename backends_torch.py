@@ -21,14 +21,19 @@ logger = logging.getLogger(__name__)
 
 
 class Whole(nn.Module):
-    """Faces uint8 BGR (N, H, W, 3) and mel windows (N, 80, 16) -> frames uint8 (N, H, W, 3)."""
+    """Faces uint8 BGR (N, H, W, 3) and mel windows (N, 80, 16) -> frames uint8 (N, H, W, 3); of a
+    model with a mask the generated face, to be pasted by the mask, its fourth channel.
+    """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.model, self.dtype = model, dtype
 
     def forward(self, faces: torch.Tensor, mels: torch.Tensor) -> torch.Tensor:
-        return _bytes(self.model(_audio(mels, self.dtype), _pictures(faces, self.dtype)))
+        audio, pictures = _audio(mels, self.dtype), _pictures(faces, self.dtype)
+        if hasattr(self.model, "draw"):
+            return _drawn(self.model, audio, self.model.encode_face(pictures))
+        return _bytes(self.model(audio, pictures))
 
 
 class Encode(nn.Module):
@@ -43,7 +48,7 @@ class Encode(nn.Module):
 
 
 class Decode(nn.Module):
-    """Mel windows (N, 80, 16) and Encode's features -> frames uint8 (N, H, W, 3)."""
+    """Mel windows (N, 80, 16) and Encode's features -> as Whole."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -52,7 +57,10 @@ class Decode(nn.Module):
     def forward(self, mels: torch.Tensor, *features: torch.Tensor) -> torch.Tensor:
         count = mels.shape[0]
         repeated = tuple(x.expand(count, -1, -1, -1) for x in features)
-        return _bytes(self.model.decode(_audio(mels, self.dtype), repeated))
+        audio = _audio(mels, self.dtype)
+        if hasattr(self.model, "draw"):
+            return _drawn(self.model, audio, repeated)
+        return _bytes(self.model.decode(audio, repeated))
 
 
 NETWORKS = {"whole": Whole, "encode": Encode, "decode": Decode}
@@ -86,6 +94,13 @@ def _pictures(faces: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     half = face.shape[2] // 2
     masked = torch.cat((face[:, :, :half], torch.zeros_like(face[:, :, half:])), dim=2)
     return torch.cat((masked, face), dim=1).to(dtype)
+
+
+def _drawn(model: nn.Module, audio: torch.Tensor, features: tuple) -> torch.Tensor:
+    """Face and mask, uint8 (N, H, W, 4). Not blended yet: the frame they go into is sharper than
+    the face that the model saw.
+    """
+    return _bytes(torch.cat(model.draw(audio, features), dim=1))
 
 
 def _bytes(frames: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """Checkpoints: one dict in the released format and more, written atomically, read without running
 anything in it.
 
-Released keys: `state_dict`, `optimizer`, `global_step`, `global_epoch`. Ours: `model` (name, width
-and img_size), `hparams`, `syncnet_wt`, `rng`. Files travel both ways: released ones load here, ours
-load there.
+Released keys: `state_dict`, `optimizer`, `global_step`, `global_epoch`. Ours: `model`
+(describe_model), `hparams`, `syncnet_wt`, `rng`. Files travel both ways: released ones load here,
+ours load there.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def load_weights(
     a freshly made model then starts as the smaller one (models/conv.py).
     """
     expected, found = model.state_dict(), checkpoint["state_dict"]
-    name = type(model).__name__
+    name = _name(model)
     _check_keys(expected.keys(), checkpoint, path, name, partial)
     for key, value in found.items():
         if value.shape != expected[key].shape:
@@ -131,6 +131,12 @@ def load_weights(
                 f"checkpoint {path} is a {name} of another size: {key} is "
                 f"{tuple(value.shape)}, expected {tuple(expected[key].shape)}"
             )
+    size = _record(checkpoint).get("img_size")
+    if name == "crossattn" and not partial and size not in (None, model.img_size):
+        raise InputError(
+            f"checkpoint {path} is a {name} of another size: img_size {size}, "
+            f"expected {model.img_size}"
+        )
     model.load_state_dict(found, strict=not partial)
     if len(found) < len(expected):
         taken = f"{len(found)} of {len(expected)} tensors"
@@ -169,14 +175,29 @@ def _img_size(keys: Iterable[str]) -> int:
 
 
 def describe_model(model: nn.Module) -> dict[str, str | float | int]:
-    """The record "model" of a checkpoint: {"name", "width", "img_size"}, what load_model needs."""
-    return {"name": type(model).__name__, "width": model.width, "img_size": model.img_size}
+    """The record "model" of a checkpoint: create_model's arguments, which load_model needs."""
+    record = {"name": _name(model), "width": model.width, "img_size": model.img_size}
+    return record | getattr(model, "options", {})
+
+
+def _record(checkpoint: dict) -> dict:
+    """describe_model's record in a file; {} in released ones."""
+    record = checkpoint.get("model")
+    return record if isinstance(record, dict) else {}
+
+
+def _name(model: nn.Module) -> str:
+    return getattr(model, "name", type(model).__name__)
 
 
 def _guess(checkpoint: dict) -> str:
-    """Which model the file holds, by a key only that model has."""
-    keys = checkpoint["state_dict"].keys()
+    """Which model the file holds, by its record or a key only that model has."""
+    keys, record = checkpoint["state_dict"].keys(), _record(checkpoint)
+    if record.get("name") == "crossattn":
+        encoders = f"{record.get('audio_encoder')} and {record.get('face_encoder')}"
+        return f"; it is a crossattn generator of {encoders}"
     for key, name in (
+        ("face_compositor.mask.1.weight", "crossattn generator"),
         ("output_block.1.weight", "Wav2Lip generator"),
         ("binary_pred.0.weight", "Wav2Lip_disc_qual"),
         ("face_encoder.0.conv_block.0.weight", "SyncNet_color expert"),
@@ -193,17 +214,32 @@ def load_model(path: str | os.PathLike, name: str) -> nn.Module:
     one ("ema"), of the width and img_size that the checkpoint was written with: its record "model",
     and where there is none, as in released files, width 1 and the img_size that its keys are for.
     """
-    from models import create_model
+    return _rebuilt(read_checkpoint(path), path, name)
+
+
+def load_generator(path: str | os.PathLike) -> nn.Module:
+    """load_model of whichever generator the file is of; Wav2Lip where it does not say."""
+    from models import GENERATORS
 
     checkpoint = read_checkpoint(path)
-    described = checkpoint.get("model")
-    described = described if isinstance(described, dict) else {}
+    name = _record(checkpoint).get("name")
+    return _rebuilt(checkpoint, path, name if name in GENERATORS else "Wav2Lip")
+
+
+def _rebuilt(checkpoint: dict, path: str | os.PathLike, name: str) -> nn.Module:
+    from models import create_model
+
+    described, options = _record(checkpoint), {}
     if described.get("name", name) != name:
         raise InputError(f"checkpoint {path} is a {described['name']}, expected a {name}")
     width = described.get("width", 1.0)
     if not isinstance(width, (int, float)) or not 0 < width <= 4:
         raise InputError(f"checkpoint {path} is damaged: model width {width!r}")
     img_size = _img_size(checkpoint["state_dict"])
+    if name == "crossattn":  # whose weights fit every size
+        img_size = described.get("img_size", 96)
+        encoders = ("audio_encoder", "face_encoder")
+        options = {key: described[key] for key in encoders if key in described}
     if described.get("img_size", img_size) != img_size:
         raise InputError(
             f"checkpoint {path} is damaged: model img_size {described['img_size']!r}, "
@@ -211,7 +247,10 @@ def load_model(path: str | os.PathLike, name: str) -> nn.Module:
         )
     if name == "SyncNet_v2":  # has one size; another model's file is refused below
         img_size = 96
-    model = create_model(name, width=width, img_size=img_size)
+    try:
+        model = create_model(name, width=width, img_size=img_size, **options)
+    except InputError as error:
+        raise InputError(f"checkpoint {path} is damaged: {error}") from error
     if checkpoint.get("ema"):
         checkpoint = {**checkpoint, "state_dict": checkpoint["ema"]}
     load_weights(model, checkpoint, path)

@@ -22,6 +22,7 @@ import numpy as np
 
 from errors import InputError
 
+PATIENCE = 5  # seconds for a command that has closed its output to end
 HOLD = 64  # faces that a command may take before its first answer
 
 
@@ -29,9 +30,9 @@ def enhanced(items: Iterable[tuple], command: str, size: int) -> Iterator[tuple]
     """(what, face) items, each face uint8 (S, S, 3) replaced by the command's answer
     (size, size, 3); a face that is None stays None. InputError where the command fails.
     """
-    argv = [part.replace("{size}", str(size)) for part in shlex.split(command)]
     with tempfile.TemporaryFile() as complaints:
         try:
+            argv = [part.replace("{size}", str(size)) for part in shlex.split(command)]
             process = subprocess.Popen(
                 argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
             )
@@ -39,7 +40,7 @@ def enhanced(items: Iterable[tuple], command: str, size: int) -> Iterator[tuple]
             raise InputError(f"--enhance cannot be started: {command!r} ({error})") from error
         sent: queue.Queue = queue.Queue(2 * HOLD)  # (what, whether it has a face), a fault, or None
         feeder = threading.Thread(
-            target=_feed, args=(items, process.stdin, size, sent), name="enhance", daemon=True
+            target=_feed, args=(items, process, size, sent), name="enhance", daemon=True
         )
         feeder.start()
         try:
@@ -47,13 +48,11 @@ def enhanced(items: Iterable[tuple], command: str, size: int) -> Iterator[tuple]
                 if isinstance(item, BaseException):
                     raise item
                 what, has_face = item
-                face = None
-                if has_face:
-                    data = process.stdout.read(size * size * 3)
-                    if len(data) < size * size * 3:
-                        raise _died(process, complaints, command)
-                    face = np.frombuffer(data, np.uint8).reshape(size, size, 3)
-                yield what, face
+                data = process.stdout.read(size * size * 3)
+                if len(data) < size * size * 3:
+                    raise _died(process, complaints, command)
+                answer = np.frombuffer(data, np.uint8).reshape(size, size, 3)
+                yield what, answer if has_face else None
         finally:
             process.kill()  # a feeder that writes to it is freed by this
             process.wait()
@@ -63,14 +62,20 @@ def enhanced(items: Iterable[tuple], command: str, size: int) -> Iterator[tuple]
             process.stdout.close()
 
 
-def _feed(items: Iterable[tuple], pipe: IO[bytes], size: int, sent: queue.Queue) -> None:
+def _feed(items: Iterable[tuple], process: subprocess.Popen, size: int, sent: queue.Queue) -> None:
     import cv2
 
+    pipe, shown = process.stdin, np.zeros((size, size, 3), np.uint8)
     try:
         for what, face in items:
+            if process.returncode is not None:  # nobody waits for more
+                break
             sent.put((what, face is not None))
             if face is not None:
-                pipe.write(cv2.resize(face, (size, size)).tobytes())
+                shown = cv2.resize(face, (size, size))
+            # where there is none the last one goes again: else a command that holds faces back
+            # would wait for more of them, and the frames behind for it
+            pipe.write(shown.tobytes())
         pipe.close()
         sent.put(None)
     except BrokenPipeError:  # the command has ended: its reader finds out, or is the cause
@@ -86,7 +91,11 @@ def _feed(items: Iterable[tuple], pipe: IO[bytes], size: int, sent: queue.Queue)
 
 
 def _died(process: subprocess.Popen, complaints: IO[bytes], command: str) -> InputError:
-    code = process.wait()
+    try:
+        code = process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:  # it closed its output and lives on
+        code = None
     complaints.seek(0)
     said = complaints.read().decode(errors="replace").strip().splitlines()
-    return InputError(f"--enhance ended early (exit code {code}): {said[-1] if said else command}")
+    how = "closed its output" if code is None else f"ended early (exit code {code})"
+    return InputError(f"--enhance {how}: {said[-1] if said else command}")

@@ -20,15 +20,14 @@ def paste_face(
     box: BoxTuple,
     paste: str = "feather",
     mask: str = "face",
-    alpha: np.ndarray | None = None,
 ) -> None:
-    """Resize `face` (S, S, 3) uint8 to the box and put it into `frame`, in place.
+    """Resize `face` (S, S, 3) uint8 BGR to the box and put it into `frame`, in place.
 
     paste: "hard" replaces the rectangle (released), "feather" blends over its outer edge, "poisson"
     takes the face's gradients and the frame's colours (slow: tens of milliseconds a face).
     mask: "lower" leaves the upper half of the box as it was, the model redraws it but need not.
-    alpha: (S, S) float32 in 0..1, a model's own mask, in place of both. Pixels outside the box
-    never change.
+    A face (S, S, 4) brings its model's own mask, 0..255, which takes the place of both. Pixels
+    outside the box never change.
     """
     import cv2
 
@@ -36,15 +35,15 @@ def paste_face(
     height, width = y2 - y1, x2 - x1
     face = cv2.resize(face, (width, height))
     region = frame[y1:y2, x1:x2]
-    if alpha is not None:
-        _blend(region, face, cv2.resize(alpha, (width, height))[..., None])
+    if face.shape[2] == 4:
+        _blend(region, face[..., :3], np.float32(face[..., 3:]) / 255)
     elif paste == "poisson":
         _poisson(frame, face, box, mask)
     elif paste == "hard":
         top = height // 2 if mask == "lower" else 0
         region[top:] = face[top:]
     else:
-        _blend(region, face, _feather_mask(height, width, mask))
+        _blend(region, face, feather_mask(height, width, mask))
 
 
 def _blend(region: np.ndarray, face: np.ndarray, share: np.ndarray) -> None:
@@ -53,7 +52,7 @@ def _blend(region: np.ndarray, face: np.ndarray, share: np.ndarray) -> None:
 
 
 @functools.lru_cache(maxsize=32)
-def _feather_mask(height: int, width: int, mask: str) -> np.ndarray:
+def feather_mask(height: int, width: int, mask: str) -> np.ndarray:
     """(height, width, 1): 1 inside, falling smoothly to 0 at the edges."""
 
     def ramp(length: int, first: int = 0) -> np.ndarray:

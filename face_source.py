@@ -93,6 +93,20 @@ class FaceSource:
         shown = play(order, lambda first: _frames(self.path, self.image, self.opts, first))
         return zip(shown, (self.boxes[index] for index in order), strict=True)
 
+    def endless(self) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
+        """As `frames`, without end; pad "loop", "bounce" or "hold"."""
+        total, pad = len(self.boxes), "hold" if self.still else self.opts.pad
+        period = max(1, 2 * total - 2) if pad == "bounce" else total
+        once = map(int, schedule(total, period, pad))
+        order = (
+            itertools.chain(once, itertools.repeat(total - 1))
+            if pad == "hold"
+            else itertools.cycle(once)
+        )
+        order, boxed = itertools.tee(order)
+        shown = play(order, lambda first: _frames(self.path, self.image, self.opts, first))
+        return zip(shown, (self.boxes[index] for index in boxed), strict=True)
+
     def faceless(self, count: int) -> list[tuple[int, int]]:
         """Spans first..last (inclusive) of `count` shown frames that have no box."""
         return faceless_spans([self.boxes[index] for index in self.order(count)])

@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass
 
 from errors import InputError, require_file
+from models import GENERATORS
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,14 @@ class HParams:
     syncnet_mel_step_size: int = 16  # mel rows in a window: 0.2 s
 
     # Model
+    model: str = (
+        "Wav2Lip"  # the generator, or "crossattn": see models/crossattn.py for what follows
+    )
+    audio_encoder: str = "conv1d_lstm"  # or "conv1d_transformer"
+    face_encoder: str = "resnet50"  # or "efficientnet_b0"
+    face_encoder_weights: str = ""  # begin with ImageNet's: a file, or "download" (torchvision's)
+    mask_wt: float = 0.01  # of the mask's mean: what gains less L1 than this is not redrawn
+    mask_smooth_wt: float = 0.01  # of the mask's total variation
     width: float = 1.0  # channels of every layer times this, at least 8; 1 = the released models
 
     # Generator training
@@ -130,11 +139,14 @@ RANGES = {
     "contrastive_windows": 2,
     "contrastive_temperature": 1e-3,
     "contrastive_bce": 0,
+    "mask_wt": 0,
+    "mask_smooth_wt": 0,
 }  # smallest allowed values
 CHOICES = {
     "amp": ("", "bfloat16", "float16"),
     "syncnet_loss": ("bce", "contrastive"),
     "img_size": (96, 192, 288, 384),
+    "model": GENERATORS,
 }
 
 

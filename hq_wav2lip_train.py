@@ -1,4 +1,4 @@
-"""Train the generator with the expert and a visual quality discriminator (paper section 3.4).
+"""Train a generator with the expert and a visual quality discriminator (paper section 3.4).
 
     python hq_wav2lip_train.py --data_root lrs2_preprocessed \\
         --checkpoint_dir checkpoints/wav2lip_gan \\
@@ -21,7 +21,7 @@ from hparams import HParams, load_training_hparams
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = wav2lip_train.get_args_parser()
-    parser.description = "Train the Wav2Lip generator with the quality discriminator."
+    parser.description = "Train a generator with the quality discriminator."
     parser.add_argument(
         "--disc_checkpoint_path", help="discriminator to start from while checkpoint_dir holds none"
     )
@@ -30,10 +30,10 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def train_step(
     batch: dict, model, disc, expert, optimizer, disc_optimizer, syncnet_wt: float, disc_wt: float,
-    precision=None, called_disc=None,
+    precision=None, called_disc=None, mask_loss=None,
 ) -> tuple[dict, object]:  # fmt: skip
     """One update of both networks. Returns the scalars l1, sync, perceptual, disc_real, disc_fake,
-    total, l1_mouth, grad_norm and the generated frames (B, 3, T, H, W).
+    total, l1_mouth, grad_norm, with mask_loss also mask, and the generated frames (B, 3, T, H, W).
 
     called_disc: the discriminator as its own update calls it (speed_up), by default `disc`.
     """
@@ -51,12 +51,13 @@ def train_step(
     disc.requires_grad_(False)
     with precision.no_sync(model):
         with precision.autocast():
-            generated = model(batch["indiv_mels"], batch["x"])
+            generated, masked = wav2lip_train.generate(batch, model, mask_loss)
             sync = generator_sync_loss(expert, batch["mel"], generated, syncnet_wt)
             perceptual = disc.perceptual_forward(generated)
         generated = precision.full(generated)
         l1 = l1_loss(generated, batch["y"])
         total = syncnet_wt * sync + disc_wt * perceptual + (1 - syncnet_wt - disc_wt) * l1
+        total = total + sum(masked.values())
         precision.backward(total)
     norm = precision.update(optimizer, model)
 
@@ -78,6 +79,7 @@ def train_step(
         "disc_fake": disc_fake,
         "total": total,
         "l1_mouth": mouth_l1(generated, batch["y"]),
+        **masked,
         **norm,
     }, generated
 
@@ -133,13 +135,15 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
     state = checkpoints.resume({"": args.checkpoint_path, "disc_": args.disc_checkpoint_path})
     run = Run(hp, device, train_set, val_set, model, precision, log, checkpoints, state, ema)
     called, called_disc = speed_up(model, device, hp), speed_up(disc, device, hp)
+    mask_loss = wav2lip_train.create_mask_loss(hp)
 
     def step(batch: dict) -> dict:
         set_learning_rates(state["global_step"], rates, hp)
         weight = wav2lip_train.sync_weight(state, hp)
         return train_step(
-            batch, called, disc, expert, *optimizers, weight, hp.disc_wt, precision, called_disc
-        )[0]
+            batch, called, disc, expert, *optimizers, weight, hp.disc_wt, precision, called_disc,
+            mask_loss,
+        )[0]  # fmt: skip
 
     def evaluate(batches) -> tuple[dict[str, float], tuple | None]:
         return validate(ema.model if ema else model, disc, expert, batches, device, precision)

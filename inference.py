@@ -58,11 +58,11 @@ class LipSync:
         int8: bool = False,
     ) -> None:
         from backends import create_backend
-        from checkpoint import load_model
+        from checkpoint import load_generator
         from training import select_device
 
         self.device = select_device(device)
-        model = load_model(checkpoint, "Wav2Lip")
+        model = load_generator(checkpoint)
         self.img_size = model.img_size
         if int8 and (backend not in ("auto", "openvino") or self.device.type != "cpu"):
             raise InputError("--int8 needs the openvino back end on the CPU")
@@ -142,7 +142,7 @@ class LipSync:
 
         opts = source.opts
         if self.backend is None:
-            self._quantize(source, chunks)
+            self.quantize(source, chunks)
         with contextlib.ExitStack() as stack:
             first, shown = _peek(source.frames(len(chunks), picks))
             chunks = chunks if picks is None else [chunks[index] for index in picks]
@@ -161,7 +161,7 @@ class LipSync:
                         paste_face(frame, face, box, opts.paste, opts.mask)
                     yield frame
 
-    def _quantize(self, source, chunks: Sequence[np.ndarray]) -> None:
+    def quantize(self, source, chunks: Sequence[np.ndarray]) -> None:
         """Compute in 8 bits from now on, calibrated on the first frames of this face and speech."""
         from backends import create_backend
         from face_track import batched, crop_face
@@ -277,7 +277,7 @@ def main(args: argparse.Namespace) -> None:
         from preview import write_preview
 
         path = write_preview(lipsync, args.face, args.audio, args.outfile, args.preview, options)
-        print(f"{path}: {args.preview} frames")
+        print(path)
         return None
     summary = lipsync.run(args.face, args.audio, args.outfile, **options)
     print(f"{summary.outfile}: {summary.frames} frames at {summary.fps:g} fps")

@@ -20,6 +20,7 @@ from errors import InputError, require_file
 
 if TYPE_CHECKING:
     import av
+    from av.container import InputContainer
 
 # Demuxers that read one file and nothing else. Playlists (hls, concat, dash) open other files and
 # addresses, and the text-art demuxer takes any .txt for a video: none of them belongs in a face or
@@ -31,6 +32,7 @@ FORMATS = (
 # swscale: bilinear | full chroma | accurate rounding. Its default rounds down and darkens each pass
 # by 2 grey levels.
 SCALE_FLAGS = 0x2 | 0x2000 | 0x40000
+MAX_STATED_FPS = 120  # a header that states more is not believed: browsers' recordings say 1000
 AUDIO_GAP = 0.05  # seconds of missing audio that become silence; less is container rounding
 
 
@@ -46,7 +48,7 @@ class VideoInfo:
 
 
 @contextlib.contextmanager
-def _open(path: str | os.PathLike, what: str) -> Iterator[av.container.InputContainer]:
+def _open(path: str | os.PathLike, what: str) -> Iterator[InputContainer]:
     """The opened container; decoding faults inside the block become InputErrors naming the file."""
     import av
 
@@ -63,9 +65,7 @@ def _open(path: str | os.PathLike, what: str) -> Iterator[av.container.InputCont
         raise InputError(f"{what} cannot be decoded: {path} ({reason})") from error
 
 
-def _video_stream(
-    container: av.container.InputContainer, path: str | os.PathLike
-) -> av.VideoStream:
+def _video_stream(container: InputContainer, path: str | os.PathLike) -> av.VideoStream:
     import av
 
     cover = av.stream.Disposition.attached_pic  # the picture of an mp3
@@ -81,17 +81,23 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     with _open(path, "video") as container:
         stream = _video_stream(container, path)
         fps = float(stream.average_rate or stream.guessed_rate or 25)
-        if stream.duration:
-            duration = float(stream.duration * stream.time_base)
-        else:
-            duration = (container.duration or 0) / 1e6
+        length = (stream.duration or 0) * stream.time_base or (container.duration or 0) / 1e6
         frame = next(_decode(container, stream), None)
         if frame is None:
             raise InputError(f"no frame can be decoded from {path}")
-        height, width = (
-            (frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width)
-        )
-        return VideoInfo(width, height, fps, duration, bool(container.streams.audio))
+        sides = (frame.width, frame.height)
+        width, height = sides[::-1] if frame.rotation % 180 else sides
+        if fps > MAX_STATED_FPS:
+            container.seek(0)
+            fps = _counted_fps(container, stream) or 25.0
+        return VideoInfo(width, height, fps, float(length), bool(container.streams.audio))
+
+
+def _counted_fps(container: InputContainer, stream: av.VideoStream) -> float | None:
+    """Frames a second by the packets' timestamps; None for fewer than two."""
+    times = [packet.pts for packet in container.demux(stream) if packet.pts is not None]
+    length = float((max(times) - min(times)) * stream.time_base) if times else 0
+    return (len(times) - 1) / length if length else None
 
 
 def is_image(path: str | os.PathLike) -> bool:
@@ -121,10 +127,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     return image
 
 
-def _decode(container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator:
-    """Decoded frames; a damaged packet is skipped, as players do, so that a truncated file gives
-    what it holds.
-    """
+def _decode(container: InputContainer, stream: av.stream.Stream) -> Iterator:
+    """Decoded frames; damaged packets are skipped: a truncated file gives what it holds."""
     import av
 
     for packet in container.demux(stream):
@@ -182,11 +186,9 @@ def _timestamps(
     """(seconds from the first frame, frame), never going back; untimed frames follow on."""
     start = last = None
     for frame in frames:
-        time = (
-            frame.time
-            if frame.time is not None
-            else (0.0 if last is None else start + last + period)
-        )
+        time = frame.time
+        if time is None:
+            time = 0.0 if last is None else start + last + period
         start = time if start is None else start
         last = time - start if last is None else max(last, time - start)
         yield last, frame
@@ -220,9 +222,7 @@ def audio_format(path: str | os.PathLike) -> tuple[int, int]:
         return stream.rate, stream.channels
 
 
-def _audio_stream(
-    container: av.container.InputContainer, path: str | os.PathLike
-) -> av.AudioStream:
+def _audio_stream(container: InputContainer, path: str | os.PathLike) -> av.AudioStream:
     if not container.streams.audio:
         raise InputError(f"no audio track in {path}")
     stream = container.streams.audio[0]
@@ -245,8 +245,7 @@ def iter_audio(
     start = _first_frame_time(path) if align_to_video else None
     with _open(path, "audio") as container:
         stream = _audio_stream(container, path)
-        # mixing down in floats adds the channels up beyond full scale; in integers they are
-        # averaged
+        # mixing down in floats adds channels up beyond full scale; in integers it averages them
         kind = "s16p" if stream.channels > channels else "fltp"
         resampler = av.AudioResampler(kind, "mono" if channels == 1 else "stereo", sample_rate)
         skip = 0  # output samples still to drop

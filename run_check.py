@@ -100,12 +100,13 @@ def check_generator(
         step = _quality_step(model, expert, hp, device, precision)
     else:
         optimizer = create_adam(model, max(hp.initial_learning_rate, GENERATOR_RATE), device)
-        weight = hp.syncnet_wt_gated  # as after the gate, when a step costs most
+        # the weight as after the gate, when a step costs most
+        rest = optimizer, hp.syncnet_wt_gated, precision, wav2lip_train.create_mask_loss(hp)
 
         def step(batch: dict, called=model) -> dict:
-            made = wav2lip_train.train_step(batch, called, expert, optimizer, weight, precision)
+            made, _ = wav2lip_train.train_step(batch, called, expert, *rest)
             precision.end_step()
-            return made[0]
+            return made
 
     batch = small_batch(data, GENERATOR_SAMPLES, device)
     report |= _overfit(step, batch, "l1", GENERATOR_BOUND)
@@ -117,19 +118,19 @@ def check_generator(
 
 def _quality_step(model, expert, hp: HParams, device, precision) -> Callable:
     import hq_wav2lip_train
+    import wav2lip_train
     from models import create_model
     from training import place
 
-    disc = create_model("Wav2Lip_disc_qual", hp.width, hp.img_size)
-    disc = place(disc, device, hp)
+    disc = place(create_model("Wav2Lip_disc_qual", hp.width, hp.img_size), device, hp)
     rate = max(hp.initial_learning_rate, GENERATOR_RATE)
     raised = dataclasses.replace(hp, initial_learning_rate=rate)
     optimizers = hq_wav2lip_train.create_optimizers(model, disc, raised, device)
-    weights = hp.hq_syncnet_wt_gated, hp.disc_wt
+    weights, mask_loss = (hp.hq_syncnet_wt_gated, hp.disc_wt), wav2lip_train.create_mask_loss(hp)
 
     def step(batch: dict, called=model) -> dict:
         made = hq_wav2lip_train.train_step(
-            batch, called, disc, expert, *optimizers, *weights, precision
+            batch, called, disc, expert, *optimizers, *weights, precision, mask_loss=mask_loss
         )
         precision.end_step()
         return made[0]

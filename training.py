@@ -158,6 +158,29 @@ def freeze(expert: nn.Module, batch_stats: bool) -> nn.Module:
     return expert.train(batch_stats)
 
 
+def load_imagenet(encoder: nn.Module, source: str) -> None:
+    """torchvision's ImageNet weights into a crossattn's fresh face_encoder. source: a file, or
+    "download". InputError where they cannot be had or do not fit.
+    """
+    from checkpoint import read_checkpoint
+
+    if source == "download":
+        from torchvision.models import get_model_weights
+
+        try:
+            weights = get_model_weights(encoder.kind).DEFAULT
+            state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        except (OSError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"the weights of {encoder.kind} do not download: {reason}") from error
+    else:
+        state = read_checkpoint(source)["state_dict"]
+    try:
+        encoder.load_imagenet(state)
+    except InputError as error:
+        raise InputError(f"face_encoder_weights={source} is not it: {error}") from error
+
+
 def set_learning_rates(step: int, rates: dict[Optimizer, float], hp: HParams) -> None:
     """Give every optimizer its rate for step `step` (from 0): constant, or hp's warm-up and cosine.
 

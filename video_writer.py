@@ -16,6 +16,7 @@ from media import SCALE_FLAGS
 
 LOSSLESS = ".mkv"
 AAC_RATES = (32000, 44100, 48000, 64000, 88200, 96000)  # those written as they are
+AAC_BITS = 128000  # a second and channel
 OUTPUT_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", LOSSLESS: "matroska"}
 
 
@@ -60,7 +61,8 @@ class VideoWriter:
         with self._faults():
             import av
 
-            os.makedirs(folder, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # no folder: opening it says so
+                os.makedirs(folder, exist_ok=True)
             self._container = av.open(self._temporary, "w", format=OUTPUT_FORMATS[suffix])
 
     def _open_streams(self, height: int, width: int) -> None:
@@ -84,6 +86,10 @@ class VideoWriter:
             self._audio_stream = container.add_stream(
                 "pcm_s16le" if lossless else "aac", rate=rate, layout=layout
             )
+            if not lossless:
+                # FFmpeg's default coder and bit rate leave 4 dB of some frames, as clicks
+                self._audio_stream.options = {"aac_coder": "fast"}
+                self._audio_stream.bit_rate = AAC_BITS * self._pending.shape[0]
 
     def write(self, frame: np.ndarray) -> None:
         """Append one uint8 BGR frame (H, W, 3); all frames of a file have one size. Odd sides gain
@@ -163,7 +169,7 @@ class VideoWriter:
         ):  # av's errors are OSErrors or follow from the first fault, already raised
             if self._container is not None:
                 self._container.close()
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.remove(self._temporary)
 
     @contextlib.contextmanager

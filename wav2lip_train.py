@@ -1,15 +1,16 @@
-"""Train the generator with a frozen lip-sync expert (paper section 3.3).
+"""Train a generator with a frozen lip-sync expert (paper section 3.3).
 
     python wav2lip_train.py --data_root lrs2_preprocessed --checkpoint_dir checkpoints/wav2lip \\
         --syncnet_checkpoint_path checkpoints/expert/checkpoint_step000700000.pth
 
 Run the same command again to continue. The sync weight stays 0 until the validation sync loss is
-below 0.75; aim at 0.2.
+below 0.75; aim at 0.2. The second generator family: `--config configs/crossattn.yaml`.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from errors import InputError, run_cli
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Train the Wav2Lip generator.")
+    parser = argparse.ArgumentParser(description="Train a generator.")
     add_training_arguments(parser)
     parser.add_argument(
         "--syncnet_checkpoint_path", required=True, help="the trained lip-sync expert"
@@ -31,10 +32,10 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def train_step(
-    batch: dict, model, expert, optimizer, syncnet_wt: float, precision=None
+    batch: dict, model, expert, optimizer, syncnet_wt: float, precision=None, mask_loss=None
 ) -> tuple[dict, object]:
-    """One update. Returns scalars l1, sync, total, l1_mouth, grad_norm and the frames (B, 3, T, H,
-    W).
+    """One update. Returns scalars l1, sync, total, l1_mouth, grad_norm, with mask_loss also mask,
+    and the frames (B, 3, T, H, W).
     """
     from torch.nn.functional import l1_loss
 
@@ -46,14 +47,33 @@ def train_step(
     model.train()
     with precision.no_sync(model):
         with precision.autocast():
-            generated = model(batch["indiv_mels"], batch["x"])
+            generated, masked = generate(batch, model, mask_loss)
             sync = generator_sync_loss(expert, batch["mel"], generated, syncnet_wt)
         generated = precision.full(generated)
         l1 = l1_loss(generated, batch["y"])
-        total = syncnet_wt * sync + (1 - syncnet_wt) * l1
+        total = syncnet_wt * sync + (1 - syncnet_wt) * l1 + sum(masked.values())
         precision.backward(total)
     scalars = {"l1": l1, "sync": sync, "total": total, "l1_mouth": mouth_l1(generated, batch["y"])}
-    return scalars | precision.update(optimizer, model), generated
+    return scalars | masked | precision.update(optimizer, model), generated
+
+
+def generate(batch: dict, model, mask_loss: Callable | None) -> tuple[object, dict]:
+    """The frames (B, 3, T, H, W), and of a model with a mask {"mask": its loss}, else {}."""
+    if mask_loss is None:
+        return model(batch["indiv_mels"], batch["x"]), {}
+    frames, mask = model(batch["indiv_mels"], batch["x"], masks=True)
+    return frames, {"mask": mask_loss(mask)}
+
+
+def create_mask_loss(hp: HParams) -> Callable | None:
+    """The loss of the masks of hp.model; None where it has none."""
+    if hp.model != "crossattn":
+        return None
+    from functools import partial
+
+    from models.face_compositor import mask_loss
+
+    return partial(mask_loss, mean_wt=hp.mask_wt, smooth_wt=hp.mask_smooth_wt)
 
 
 def validate(model, expert, batches, device, precision) -> tuple[dict[str, float], tuple | None]:
@@ -106,7 +126,7 @@ def prepare(args: argparse.Namespace, hp: HParams, device) -> tuple:
     from checkpoint import load_model
     from datasets import Wav2LipDataset
     from models import create_model
-    from training import freeze, place, seed_everything
+    from training import freeze, load_imagenet, place, seed_everything
 
     seed_everything(hp.seed)
     expert = load_model(args.syncnet_checkpoint_path, "SyncNet_color").to(device)
@@ -117,7 +137,10 @@ def prepare(args: argparse.Namespace, hp: HParams, device) -> tuple:
         )
     train_set = Wav2LipDataset(args.data_root, "train", hp, args.filelists)
     val_set = Wav2LipDataset(args.data_root, "val", hp, args.filelists)
-    model = place(create_model("Wav2Lip", width=hp.width, img_size=hp.img_size), device, hp)
+    model = create_model(hp.model, hp.width, hp.img_size, hp.audio_encoder, hp.face_encoder)
+    if hp.model == "crossattn" and hp.face_encoder_weights:
+        load_imagenet(model.face_encoder, hp.face_encoder_weights)
+    model = place(model, device, hp)
     return train_set, val_set, freeze(expert, hp.expert_batch_stats), model
 
 
@@ -150,12 +173,12 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
     checkpoints = Checkpoints(args.checkpoint_dir, hp, {"": (model, optimizer)}, precision, ema)
     state = checkpoints.resume({"": args.checkpoint_path})
     run = Run(hp, device, train_set, val_set, model, precision, log, checkpoints, state, ema)
-    called = speed_up(model, device, hp)
+    called, mask_loss = speed_up(model, device, hp), create_mask_loss(hp)
 
     def step(batch: dict) -> dict:
         set_learning_rates(state["global_step"], {optimizer: hp.initial_learning_rate}, hp)
         weight = sync_weight(state, hp)
-        return train_step(batch, called, expert, optimizer, weight, precision)[0]
+        return train_step(batch, called, expert, optimizer, weight, precision, mask_loss)[0]
 
     def evaluate(batches) -> tuple[dict[str, float], tuple | None]:
         return validate(ema.model if ema else model, expert, batches, device, precision)

@@ -13,6 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).resolve().parent / "golden"
 CORPUS = REPOSITORY.parent / "shared" / "corpus"
+INPUT_ROWS: list[tuple[str, str, str]] = []  # of test_inputs.py: what, its name, what came of it
 sys.path.insert(0, str(GOLDEN))  # fill.py: weights from a rule on names and shapes
 
 
@@ -22,6 +23,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "corpus" in item.keywords:
                 item.add_marker(skip)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> None:
+    """INPUT_ROWS travel with the report, from whichever process ran the test."""
+    if call.when == "call":
+        item.user_properties.extend(("input", row) for row in INPUT_ROWS)
+        INPUT_ROWS.clear()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    properties = [p for r in reports if getattr(r, "when", "") == "call" for p in r.user_properties]
+    rows = sorted(tuple(value) for name, value in properties if name == "input")
+    if rows:
+        terminalreporter.section(f"{len(rows)} inputs and what came of them")
+    for what, name, outcome in rows:
+        terminalreporter.write_line(f"{what:6}  {name[:36]:36}  {outcome}")
 
 
 def run_script(*argv: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:

@@ -60,7 +60,9 @@ def test_tiny_boxes_do_no_harm(box, paste, mask):
 
 def test_a_models_own_mask_decides():
     frame, face = np.full((50, 50, 3), 10, np.uint8), np.full((96, 96, 3), 210, np.uint8)
-    alpha = np.zeros((96, 96), np.float32)
-    alpha[48:] = 0.5
-    paste_face(frame, face, (0, 0, 50, 50), alpha=alpha)
-    assert (frame[:20] == 10).all() and (frame[30:] == 110).all()
+    mask = np.zeros((96, 96, 1), np.uint8)
+    mask[48:] = 51  # a fifth
+    for paste, area in itertools.product(PASTES, MASKS):
+        pasted = frame.copy()
+        paste_face(pasted, np.dstack((face, mask)), (0, 0, 50, 50), paste, area)
+        assert (pasted[:20] == 10).all() and (pasted[30:] == 50).all()

@@ -1,0 +1,299 @@
+"""Live lips: speech in, frames out a fifth of a second later.
+
+    python realtime.py --checkpoint_path checkpoints/wav2lip.pth --face me.jpg
+    python realtime.py --checkpoint_path checkpoints/wav2lip.pth --face me.jpg --audio speech.wav \
+        --outfile - | ffplay -fflags nobuffer -
+    arecord -f S16_LE -r 16000 -t raw | python realtime.py --checkpoint_path \
+        checkpoints/wav2lip.pth --face me.mp4 --audio - --outfile live.mp4
+
+As a library: `LipSyncStream(lipsync, "me.jpg")`, then `feed(pcm)` and `flush()` give frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from errors import InputError, require_file, run_cli
+from files import write_json
+from inference import add_model_arguments, create_lipsync
+from options import Options, add_arguments, options_from, positive
+from realtime_loop import MAX_LAG, run_live
+from realtime_output import FORMATS, create_sink
+from realtime_sound import Inbox, open_sound
+from speech_stream import SAMPLE_RATE, SpeechStream
+
+MIN_FPS = 8  # below, a frame is longer than what is heard of its sound when it is drawn
+AHEAD = 8  # frames of the face that are decoded ahead
+AT_ONCE = 8  # frames that are drawn at once when many are due
+INT8_SECONDS = 4  # of speech that --int8 is calibrated on
+# what needs the speech's end, another process, or the released program's frames
+REFUSED = ("silence_gate", "enhance", "faithful", "drop_last")
+
+
+class LipSyncStream:
+    """A face that says what is fed to it; the frames are those of LipSync.run with this speech.
+
+    face: a picture, encoded once, or a video, searched once, then decoded again as it is played
+    over and over (pad "loop", "bounce", or "hold"). sample_rate: of the pcm. options: see Options.
+    int8_speech: a file with speech to calibrate a LipSync(int8=True) on. A context manager: `close`
+    ends the decoding thread. InputError where the face or an option cannot be used.
+    """
+
+    def __init__(
+        self,
+        lipsync,
+        face: str,
+        sample_rate: int = SAMPLE_RATE,
+        int8_speech: str | None = None,
+        **options,
+    ) -> None:
+        from face_source import source_fps
+        from media import count_frames, is_image
+        from streams import ahead
+
+        opts = live_options(options)
+        self.fps = source_fps(require_file(face, "face"), opts)
+        count = 1 if is_image(face) or opts.static else count_frames(face, self.fps)
+        self.source = lipsync.find(face, opts, count)
+        if lipsync.backend is None:
+            _calibrate(lipsync, self.source, int8_speech)
+        self._backend, self._size = lipsync.backend, lipsync.img_size
+        self._speech, self._resampler = SpeechStream(self.fps), _Resampler(sample_rate)
+        with contextlib.ExitStack() as stack:
+            # no more than a few frames in memory, however large they are
+            self._shown = stack.enter_context(ahead(self.source.endless(), AHEAD))
+            self._warm_up()
+            self._stack = stack.pop_all()
+
+    def _warm_up(self) -> None:
+        """What is slow the first time must not be so during the speech."""
+        from audio import melspectrogram
+        from face_track import crop_face
+
+        self._features, mels = None, melspectrogram(np.zeros(16 * 200, np.float32))[None, :, :16]
+        if self.source.still:
+            first = next(self._shown)
+            self._shown = itertools.chain([first], self._shown)
+            self._features = self._backend.prepare(crop_face(*first, self._size))
+            self._backend.generate_still(self._features, mels)
+        else:
+            self._backend.generate(np.zeros((1, self._size, self._size, 3), np.uint8), mels)
+
+    def feed(self, pcm: np.ndarray) -> list[np.ndarray]:
+        """The frames, uint8 BGR (H, W, 3), that the next sound completes.
+
+        pcm: int16 or float32 (full scale 1), (n,) or (n, channels).
+        """
+        return self.draw(self.hear(pcm))
+
+    def flush(self) -> list[np.ndarray]:
+        """The frames that are left when the speech has ended."""
+        return self.draw(self.end())
+
+    def hear(self, pcm: np.ndarray) -> list[np.ndarray]:
+        """The mel windows (80, 16) of the frames that the next sound completes, to be drawn."""
+        return self._speech.feed(self._resampler.feed(as_float(pcm).mean(axis=1)))
+
+    def end(self) -> list[np.ndarray]:
+        """The mel windows of the frames that are left when the speech has ended."""
+        return self._speech.feed(self._resampler.flush()) + self._speech.flush()
+
+    def draw(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The next frames, with lips that say these mel windows."""
+        frames = []
+        for first in range(0, len(windows), AT_ONCE):
+            frames += self._draw(windows[first : first + AT_ONCE])
+        return frames
+
+    def skip(self) -> None:
+        """The next frame is not drawn."""
+        next(self._shown)
+
+    def _draw(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        from face_paste import paste_face
+        from face_track import crop_face
+
+        opts = self.source.opts
+        shown = [(*next(self._shown), mel) for mel in windows]
+        found = [item for item in shown if item[1] is not None]
+        if not found:
+            return [frame for frame, *_ in shown]
+        mels = np.stack([mel for *_, mel in found])  # (N, 80, 16)
+        if self.source.still:
+            faces = self._backend.generate_still(self._features, mels)
+        else:
+            crops = [crop_face(frame, box, self._size) for frame, box, _ in found]
+            faces = self._backend.generate(np.stack(crops), mels)
+        for (frame, box, _), face in zip(found, faces, strict=True):
+            paste_face(frame, face, box, opts.paste, opts.mask)
+        return [frame for frame, *_ in shown]
+
+    def close(self) -> None:
+        """Ends the decoding thread."""
+        self._stack.close()
+
+    def __enter__(self) -> LipSyncStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def live_options(options: dict) -> Options:
+    """Options that a stream can keep; InputError for the others."""
+    opts = Options(**options)
+    for name in REFUSED:
+        if getattr(opts, name) not in (None, False):
+            raise InputError(f"--{name} is not possible in live mode: use inference.py")
+    if opts.pad in ("trim", "stretch"):
+        raise InputError(f"--pad {opts.pad} is not possible in live mode: the speech has no end")
+    return opts
+
+
+def as_float(pcm: np.ndarray) -> np.ndarray:
+    """int16 or float32 sound, (n,) or (n, channels) -> float32 (n, channels), full scale 1."""
+    pcm = np.asarray(pcm)
+    if pcm.dtype not in (np.int16, np.float32) or pcm.ndim not in (1, 2):
+        raise InputError(f"pcm is int16 or float32, (n,) or (n, channels), not {pcm.dtype}")
+    wav = pcm if pcm.dtype == np.float32 else pcm.astype(np.float32) / 32768
+    return wav[:, None] if wav.ndim == 1 else wav
+
+
+class _Resampler:
+    """Mono float32 (n,) at any rate to 16 kHz, piece by piece; 16 kHz passes untouched."""
+
+    def __init__(self, rate: int) -> None:
+        import av
+
+        if not 4000 <= rate <= 384000:
+            raise InputError(f"sound at {rate} Hz cannot be speech: 4000 to 384000 Hz")
+        self._rate = rate
+        same = rate == SAMPLE_RATE
+        self._resampler = None if same else av.AudioResampler("fltp", "mono", SAMPLE_RATE)
+
+    def feed(self, wav: np.ndarray) -> np.ndarray:
+        import av
+
+        if self._resampler is None or not len(wav):
+            return wav
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wav[None]), "fltp", "mono")
+        frame.sample_rate = self._rate
+        return self._joined(self._resampler.resample(frame))
+
+    def flush(self) -> np.ndarray:
+        return self._joined(self._resampler.resample(None) if self._resampler else [])
+
+    def _joined(self, frames: list) -> np.ndarray:
+        return np.concatenate([np.zeros(0, np.float32), *(f.to_ndarray()[0] for f in frames)])
+
+
+def _calibrate(lipsync, source, speech: str | None) -> None:
+    from audio import speech_chunks
+    from media import load_audio
+
+    if speech is None:
+        raise InputError("int8 needs speech to be calibrated on: give --int8_speech FILE")
+    wav = load_audio(speech)[: INT8_SECONDS * SAMPLE_RATE]
+    lipsync.quantize(source, speech_chunks(wav, source.fps, faithful=False))
+
+
+@contextlib.contextmanager
+def ended_by_signals(stop) -> Iterator[None]:
+    """Ctrl-C and kill end the sound: what came is finished. A second one stops at once."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def handle(*_: object) -> None:
+        stop()
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in numbers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        restore()
+
+
+def seconds(text: str) -> float:
+    """A number above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Live lips: speech in, frames out a fifth of a second later."
+    )
+    # fmt: off
+    add_model_arguments(parser)
+    add = parser.add_argument
+    add("--face", required=True, help="picture or video with a face")
+    add("--audio", default="mic",
+        help="mic; - : 16-bit little-endian mono PCM on standard input, where pauses are silence "
+        "that is sent, too; or a file, heard in real time; default %(default)s")
+    add("--sample_rate", type=positive, default=SAMPLE_RATE,
+        help="of mic and -; default %(default)s")
+    add("--outfile", default="window",
+        help="window; - : standard output; or a file, .mp4, .mov or .mkv; default %(default)s")
+    add("--format", choices=FORMATS, default="mpegts",
+        help="of standard output: H.264 and AAC, or raw BGR24 pixels; default %(default)s")
+    add("--seconds", type=seconds, help="end after so much sound")
+    add("--max_lag", type=seconds, default=MAX_LAG,
+        help="drop frames that are later than this, in seconds; default %(default)s")
+    add("--int8_speech", metavar="FILE",
+        help="speech to calibrate --int8 on; default: the file given as --audio")
+    add("--report", metavar="FILE.json", help="write what was measured: latency, drops, drift")
+    # fmt: on
+    add_arguments(parser)
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    from face_source import source_fps
+
+    options = options_from(args)
+    # before torch and the weights take their time
+    fps = source_fps(require_file(args.face, "face"), live_options(options))
+    if fps < MIN_FPS:
+        raise InputError(f"{fps:g} frames a second: live mode needs at least {MIN_FPS}")
+    from_file = args.audio not in ("mic", "-")
+    if from_file:
+        require_file(args.audio, "audio")
+    if args.report and not os.path.isdir(os.path.dirname(args.report) or "."):
+        raise InputError(f"--report {args.report}: there is no such folder")
+    sound = open_sound(args.audio, args.sample_rate)
+    int8_speech = args.int8_speech or (args.audio if from_file else None)
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        sink = enter(create_sink(args.outfile, args.format, fps, sound.rate, sound.channels))
+        lipsync = create_lipsync(args)
+        stream = enter(LipSyncStream(lipsync, args.face, sound.rate, int8_speech, **options))
+        inbox = enter(Inbox(sound, args.seconds))
+        enter(ended_by_signals(inbox.stop))
+        print("ready", file=sys.stderr)
+        report = run_live(stream, inbox, sink, sound.rate, args.max_lag)
+    print(report, file=sys.stderr)
+    if args.report:
+        write_json(args.report, report.to_dict(), indent=1)
+
+
+if __name__ == "__main__":
+    run_cli(main, get_args_parser())
