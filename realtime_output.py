@@ -177,6 +177,7 @@ class ContainerSink:
         self._rate, self._layout = rate, "mono" if channels == 1 else "stereo"
         self._waiting: list[np.ndarray] = []  # sound that came before the first frame
         self._frames = self._samples = 0
+        self._last, self._skipped = None, False
         self._video = self._audio = None
         self._container = av.open(
             pipe, "w", format=CONTAINERS[format], options={"flush_packets": "1"}
@@ -218,6 +219,7 @@ class ContainerSink:
         from media import SCALE_FLAGS
 
         height, width = picture.shape[:2]
+        self._last, self._skipped = picture, False
         if self._video is None:
             self._open_streams(height, width)
             self.sound(np.zeros((0, 1 if self._layout == "mono" else 2), np.float32))
@@ -232,12 +234,16 @@ class ContainerSink:
 
     def skip(self) -> None:
         self._frames += 1
+        self._skipped = True
 
     def __enter__(self) -> ContainerSink:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         if self._video is not None and kind is None:
+            if self._skipped:  # the end was dropped: the picture lasts as long as the sound
+                self._frames -= 1
+                self.frame(self._last)
             self._container.mux(self._audio.encode(None))
             self._container.mux(self._video.encode(None))
         self._container.close()

@@ -274,14 +274,14 @@ def test_live_container_has_both_tracks(name, cost):
         length = 1 / 25 if kind == "video" else last.samples / last.sample_rate
         spans[kind] = frames[0][0], frames[-1][0] + length
         if kind == "video":
-            assert len(frames) == report.frames - report.dropped
             numbers = np.round([25 * (time - frames[0][0]) for time, _ in frames])
             brightness = [f.to_ndarray(format="gray").mean() for _, f in frames]
-            assert np.abs(np.diff(brightness) - np.diff(numbers)).max() < 2.5  # at its own time
+            assert 0 <= len(frames) - (report.frames - report.dropped) <= 1  # one to fill the end
+            steps = np.diff(brightness)[:-1] - np.diff(numbers)[:-1]
+            assert np.abs(steps).max() < 2.5  # each picture at its own time
     assert (report.dropped > 10) == (cost > 0)
     assert abs(spans["video"][0] - spans["audio"][0]) <= 1 / 25
-    gap = 2 if cost else 1  # the last frame may be one that was dropped
-    assert abs(spans["video"][1] - spans["audio"][1]) <= gap / 25 + 0.043  # AAC frames of 21 ms
+    assert abs(spans["video"][1] - spans["audio"][1]) <= 2 / 25  # an AAC frame lasts 21 ms
 
 
 def test_no_sound_is_an_error():
