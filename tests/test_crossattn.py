@@ -1,0 +1,353 @@
+"""models/crossattn.py and its parts: shapes, time, mask, checkpoints, training, engines."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, assert_refused, train
+from fill import fill, inputs
+from test_backends import assert_close, samples
+from test_training import metrics, weights
+from torchvision.models import efficientnet_b0, resnet50
+
+import models.audio_encoder as audio_encoder
+import models.face_encoder as face_encoder
+from backends import create_backend
+from backends_torch import TorchBackend
+from benchmark_generator import frame_flop
+from checkpoint import describe_model, load_generator, load_model, load_weights, save_checkpoint
+from errors import InputError
+from face_paste import paste_face
+from hparams import HParams, load_hparams
+from models import create_model
+from models.face_compositor import compose, mask_loss
+from models.fusion_module import AttentionBlock, grid_sinusoids, sinusoids
+from run_check import overfit
+from training import load_imagenet
+from wav2lip_train import create_mask_loss, generate, train_step
+
+COMBINATIONS = list(itertools.product(audio_encoder.KINDS, face_encoder.KINDS))
+MILLIONS = {"resnet50": 34.2, "efficientnet_b0": 12.2}  # with either audio encoder, to 1 %
+GFLOP = {"resnet50": 4.52, "efficientnet_b0": 2.34}
+
+
+def tiny(audio="conv1d_lstm", face="resnet50", img_size=96, seed=0):
+    torch.manual_seed(seed)
+    return create_model("crossattn", 0.125, img_size, audio, face)
+
+
+def batch(count=2, size=96, frames=5, seed=0):
+    """As training's: the first three channels' lower half is zero."""
+    faces = inputs(seed, count, 6, frames, size, size)
+    faces[:, :3, :, size // 2 :] = 0
+    return inputs(seed + 1, count, frames, 1, 80, 16, low=-4, high=4), faces
+
+
+@pytest.mark.parametrize(("audio", "face"), COMBINATIONS)
+def test_parameters_and_operations_of_the_full_model(audio, face):
+    model = create_model("crossattn", audio_encoder=audio, face_encoder=face)
+    count = sum(p.numel() for p in model.parameters())
+    print(f"{audio} {face}: {count:,} parameters, {frame_flop(model) / 1e9:.2f} GFLOP a frame")
+    assert count / 1e6 == pytest.approx(MILLIONS[face], rel=0.015)
+    assert frame_flop(model) / 1e9 == pytest.approx(GFLOP[face], rel=0.01)
+
+
+@pytest.mark.parametrize("img_size", [96, 192])
+@pytest.mark.parametrize(("audio", "face"), COMBINATIONS)
+def test_both_shapes_and_every_gradient(audio, face, img_size):
+    model = tiny(audio, face, img_size).train()
+    mels, faces = batch(size=img_size)
+    frames, mask = model(mels, faces, masks=True)
+    assert frames.shape == (2, 3, 5, img_size, img_size)
+    assert mask.shape == (2, 1, 5, img_size, img_size)
+    (frames.sum() + mask.sum()).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    frames = model(mels[:, 0], faces[:, :, 0])
+    assert frames.shape == (2, 3, img_size, img_size)
+    frames.mean().backward()
+    assert 0 <= frames.min() and frames.max() <= 1
+
+
+def test_weights_are_the_same_for_every_size():
+    small, large = tiny(), tiny(img_size=256)
+    large.load_state_dict(small.state_dict())
+    assert large.eval()(*(x[:, 0] if x.shape[1] == 5 else x[:, :, 0] for x in batch(1, 256))).shape
+
+
+@pytest.mark.parametrize("kind", audio_encoder.KINDS)
+def test_frames_of_a_clip_hear_each_other_and_others_do_not(kind):
+    model = fill(tiny(kind)).eval()
+    mels, faces = batch(2)
+    faces = faces[:, :, :1].repeat(1, 1, 5, 1, 1)  # only the sound differs
+    with torch.no_grad():
+        frames = model(mels, faces)
+        shuffled = model(mels[:, [3, 1, 0, 4, 2]], faces)[:, :, [2, 1, 4, 0, 3]]
+        assert (frames - shuffled).abs().max() > 1e-3
+        other = mels.clone()
+        other[1] = 0  # another clip
+        assert torch.allclose(model(other, faces)[0], frames[0], atol=1e-5)
+        # without a time axis every frame is alone: in any company the same
+        alone = model(mels[0], faces[0].transpose(0, 1))
+        single = torch.cat([model(m[None], faces[:1, :, 0]) for m in mels[0]])
+        assert torch.allclose(alone, single, atol=1e-5)
+        assert (alone - frames[0].transpose(0, 1)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", audio_encoder.KINDS)
+def test_training_hears_some_clips_frame_by_frame(kind, monkeypatch):
+    encoder = audio_encoder.AudioEncoder(kind, 16)
+    mels = batch(6)[0].squeeze(2)  # (6, 5, 80, 16)
+    together = encoder.eval()(mels)
+    alone = encoder(mels.flatten(0, 1)[:, None]).reshape(together.shape)
+    assert not torch.allclose(together, alone, atol=1e-3)
+    for share, expected in ((0, together), (1, alone)):
+        monkeypatch.setattr(audio_encoder, "ALONE", share)
+        assert torch.allclose(encoder.train()(mels), expected, atol=1e-5)
+    monkeypatch.setattr(audio_encoder, "ALONE", 0.5)
+    torch.manual_seed(0)
+    mixed = encoder(mels)
+    as_alone = [torch.allclose(a, b, atol=1e-5) for a, b in zip(mixed, alone, strict=True)]
+    as_clip = [torch.allclose(a, b, atol=1e-5) for a, b in zip(mixed, together, strict=True)]
+    assert any(as_alone) and any(as_clip) and all(np.logical_xor(as_alone, as_clip))
+
+
+def test_positions_and_attention():
+    code = sinusoids(torch.tensor([0.0, 1.0]), 4)
+    wave = [1.0, 0.1]
+    expected = [[0, 0, 1, 1], [*np.sin(wave), *np.cos(wave)]]
+    assert torch.allclose(code, torch.tensor(expected, dtype=torch.float32))
+    grid = grid_sinusoids(3, 8)
+    assert len({tuple(row.tolist()) for row in grid}) == 9
+    block = AttentionBlock(8)
+    tokens, context = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    order = [4, 0, 3, 1, 2]  # a context is a set: places are told by their encodings
+    assert torch.allclose(block(tokens, context), block(tokens, context[:, order]), atol=1e-5)
+    assert not torch.allclose(block(tokens, context), block(tokens, context + tokens.sum()))
+
+
+@pytest.mark.parametrize(("kind", "released"), [
+    ("resnet50", resnet50), ("efficientnet_b0", efficientnet_b0)
+])  # fmt: skip
+def test_imagenet_weights_of_a_file(kind, released, tmp_path):
+    network = fill(released()).eval()
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    encoder = face_encoder.FaceEncoder(kind, 1.0).eval()
+    load_imagenet(encoder, str(tmp_path / "a.pth"))
+    picture = inputs(0, 1, 3, 96, 96)  # BGR
+    mean, std = (torch.tensor(x)[:, None, None] for x in (face_encoder.MEAN, face_encoder.STD))
+    rgb = ((picture - mean) / std).flip(1)
+    with torch.no_grad():
+        deepest = encoder(picture.repeat(1, 2, 1, 1))[-1]  # both pictures the same
+        if kind == "resnet50":
+            layers = [module for name, module in network.named_children() if name != "fc"][:-1]
+        else:
+            layers = network.features[:8]
+        expected = torch.nn.Sequential(*layers)(rgb)
+    assert torch.allclose(deepest, expected, rtol=1e-3, atol=1e-4)
+    with pytest.raises(InputError, match="a.pth is not it.*width 1"):
+        load_imagenet(face_encoder.FaceEncoder(kind, 0.125), str(tmp_path / "a.pth"))
+    other = face_encoder.FaceEncoder("efficientnet_b0" if kind == "resnet50" else "resnet50", 1.0)
+    with pytest.raises(InputError, match="a.pth is not it"):
+        load_imagenet(other, str(tmp_path / "a.pth"))
+
+
+def test_the_mask_keeps_the_upper_half_and_what_it_does_not_take():
+    model = fill(tiny()).eval()
+    mels, faces = batch()
+    with torch.no_grad():
+        frames, mask = model(mels, faces, masks=True)
+    assert 0 <= mask.min() and mask.max() <= 1 and mask.std() > 0.05
+    assert (mask[..., :48, :] == 0).all() and (mask[..., -1, 0] < 0.01).all()
+    assert torch.equal(frames[..., :48, :], faces[:, :3, :, :48])
+    kept = (mask == 0).expand_as(frames)[..., 48:, :]
+    assert torch.equal(frames[..., 48:, :][kept], faces[:, 3:][..., 48:, :][kept])
+    one, half = torch.ones(1, 1, 96, 96), torch.full((1, 1, 96, 96), 0.5)
+    face = faces[:1, :, 0]
+    assert torch.equal(compose(face, torch.zeros(1, 3, 96, 96), one), torch.zeros(1, 3, 96, 96))
+    lower = compose(face, torch.ones(1, 3, 96, 96), half)[:, :, 48:]
+    assert torch.allclose(lower, 0.5 + 0.5 * face[:, 3:, 48:])
+
+
+def test_mask_loss():
+    mask = torch.zeros(1, 1, 4, 5)
+    mask[..., 2:, :] = 0.5  # half of it; 5 of the 15 steps down are 0.5, none to the right
+    assert float(mask_loss(mask, 1.0, 0.0)) == pytest.approx(0.25)
+    assert float(mask_loss(mask, 0.0, 3.0)) == pytest.approx(0.5)
+    assert float(mask_loss(mask, 2.0, 6.0)) == pytest.approx(1.5)
+    assert create_mask_loss(HParams()) is None
+    hp = HParams(model="crossattn", mask_wt=2.0, mask_smooth_wt=6.0)
+    assert float(create_mask_loss(hp)(mask)) == pytest.approx(1.5)
+
+
+def test_the_mask_loss_is_a_part_of_the_total():
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.value = torch.nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, mels, faces, masks=False):
+            return (faces[:, :3] * self.value, self.value) if masks else faces[:, :3]
+
+    mels, x = batch()
+    made, masked = generate({"indiv_mels": mels, "x": x}, Model(), lambda mask: 3 * mask)
+    assert float(masked["mask"]) == 1.5 and made.shape == (2, 3, 5, 96, 96)
+    assert generate({"indiv_mels": mels, "x": x}, Model(), None)[1] == {}
+    expert = create_model("SyncNet_color", 0.125).eval().requires_grad_(False)
+    model, data = Model(), {"indiv_mels": mels, "x": x, "y": x[:, 3:], "mel": mels[:, 0]}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0)
+    scalars, _ = train_step(data, model, expert, optimizer, 0.0, None, lambda mask: 3 * mask)
+    assert float(scalars["total"]) == pytest.approx(float(scalars["l1"]) + 1.5, rel=1e-5)
+
+
+@pytest.fixture(scope="module", params=["torch", "openvino", "onnx"])
+def engine(request):
+    if request.param == "onnx":
+        pytest.importorskip("onnxscript")
+    pytest.importorskip({"onnx": "onnxruntime"}.get(request.param, request.param))
+    # the two cheapest to convert that have all four encoders
+    kinds = COMBINATIONS[1] if request.param == "torch" else COMBINATIONS[0]
+    model = fill(tiny(*kinds)).eval()
+    return create_backend(model, "cpu", request.param), model
+
+
+def eager(model, faces, mels):
+    """Face and mask of the model itself, as bytes (N, H, W, 4)."""
+    pictures = torch.from_numpy(np.concatenate((faces, faces), axis=3)).permute(0, 3, 1, 2) / 255
+    pictures[:, :3, faces.shape[1] // 2 :] = 0
+    with torch.inference_mode():
+        drawn = model.draw(torch.from_numpy(mels)[:, None], model.encode_face(pictures))
+    return (torch.cat(drawn, dim=1).permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
+
+
+def test_engines_agree(engine):
+    backend, model = engine
+    faces, mels = samples(10)
+    assert_close(backend.generate(faces, mels), eager(model, faces, mels))
+    still = backend.generate_still(backend.prepare(faces[0]), mels[:3])
+    assert_close(still, eager(model, np.repeat(faces[:1], 3, axis=0), mels[:3]))
+
+
+def test_half_precision_is_close():
+    model, (faces, mels) = fill(tiny("conv1d_transformer")).eval(), samples(3)
+    half = TorchBackend(model, half=True).generate(faces, mels)
+    assert_close(half, eager(model, faces, mels), levels=3, different=0.3)
+
+
+def test_pasting_changes_only_what_the_mask_takes():
+    model, (faces, mels) = fill(tiny()).eval(), samples(1)
+    made = create_backend(model, "cpu", "torch").generate(faces, mels)[0]
+    frame = np.random.default_rng(5).integers(0, 256, (200, 220, 3), np.uint8)
+    before = frame.copy()
+    paste_face(frame, made, (30, 20, 190, 180))
+    changed = np.argwhere((frame != before).any(2))
+    assert len(changed) and changed[:, 0].min() >= 20 + 79 and changed[:, 0].max() < 180
+    # what is pasted into the very face that the model saw is what the model composes
+    pictures = np.concatenate((faces, faces), axis=3).transpose(0, 3, 1, 2) / np.float32(255)
+    pictures[:, :3, 48:] = 0
+    with torch.no_grad():
+        composed = model(torch.from_numpy(mels)[:, None], torch.from_numpy(pictures))[0]
+    face = faces[0].copy()
+    paste_face(face, made, (0, 0, 96, 96))
+    assert np.abs(face - 255 * composed.permute(1, 2, 0).numpy()).max() < 2.5
+
+
+@pytest.mark.parametrize(("audio", "face"), COMBINATIONS)
+def test_checkpoint_round_trip(audio, face, tmp_path):
+    model, path = tiny(audio, face, 192), tmp_path / "a.pth"
+    record = {"name": "crossattn", "width": 0.125, "img_size": 192}
+    assert describe_model(model) == record | {"audio_encoder": audio, "face_encoder": face}
+    save_checkpoint(path, {"state_dict": model.state_dict(), "model": describe_model(model)})
+    for loaded in (load_generator(path), load_model(path, "crossattn")):
+        assert describe_model(loaded) == describe_model(model) and not loaded.training
+        assert all(torch.equal(v, model.state_dict()[k]) for k, v in loaded.state_dict().items())
+    with pytest.raises(InputError, match="is a crossattn, expected a Wav2Lip"):
+        load_model(path, "Wav2Lip")
+
+
+def test_what_does_not_fit_is_one_line(tmp_path):
+    path, model, wav2lip = tmp_path / "a.pth", tiny(), create_model("Wav2Lip", 0.125)
+    other = tiny(face="efficientnet_b0")
+
+    def said(into, model, record=None):
+        record = describe_model(model) if record is None else record
+        checkpoint = {"state_dict": model.state_dict(), "model": record}
+        save_checkpoint(path, checkpoint)
+        with pytest.raises(InputError) as caught:
+            load_weights(into, checkpoint, path) if into is not None else load_generator(path)
+        assert "\n" not in str(caught.value) and "a.pth" in str(caught.value)
+        return str(caught.value)
+
+    assert "not a Wav2Lip" in said(wav2lip, model) and "it is a crossattn" in said(wav2lip, model)
+    assert "not a crossattn" in said(model, wav2lip) and "a Wav2Lip" in said(model, wav2lip)
+    assert "conv1d_lstm and efficientnet_b0" in said(model, other)
+    assert "img_size 192, expected 96" in said(model, tiny(img_size=192))
+    assert "looks like a crossattn" in said(None, model, {})
+    assert "unknown audio_encoder" in said(None, model, describe_model(model) | {
+        "audio_encoder": ["x"]})  # fmt: skip
+    assert "damaged" in said(None, model, describe_model(model) | {"img_size": 100})
+    expert = create_model("SyncNet_color", 0.125)
+    assert "is a SyncNet_color, expected a Wav2Lip" in said(None, expert)
+    save_checkpoint(path, {"state_dict": wav2lip.state_dict(), "model": describe_model(wav2lip)})
+    assert type(load_generator(path)).__name__ == "Wav2Lip"
+
+
+def test_names_that_do_not_exist():
+    for options in ({"audio_encoder": "rnn"}, {"face_encoder": "vgg"}, {"img_size": 100}):
+        with pytest.raises(InputError, match=f"{list(options)[0]}.*{list(options.values())[0]}"):
+            create_model("crossattn", 0.125, **options)
+    with pytest.raises(InputError, match="model must be one of 'Wav2Lip', 'crossattn'"):
+        load_hparams(None, ["model=SyncNet_color"])
+
+
+def test_the_config():
+    hp = load_hparams(REPOSITORY / "configs/crossattn.yaml")
+    assert (hp.model, hp.audio_encoder, hp.face_encoder) == ("crossattn", *COMBINATIONS[0])
+    assert (hp.batch_size, hp.initial_learning_rate, hp.nepochs) == (32, 1e-4, 100)
+
+
+def test_a_fixed_batch_is_learned():
+    torch.manual_seed(0)
+    model, (mels, faces) = tiny(), batch(1)
+    smooth = torch.nn.functional.interpolate(inputs(9, 1, 3, 5, 6, 6), (5, 96, 96))
+    faces[:, 3:], target = smooth, smooth.clone()  # the reference but for a white mouth
+    target[..., 60:85, 30:66] = 1
+    faces[:, :3, :, :48] = target[..., :48, :]
+    expert = create_model("SyncNet_color", 0.125).eval().requires_grad_(False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    data = {"indiv_mels": mels, "x": faces, "y": target, "mel": mels[:, 0]}
+    loss = create_mask_loss(HParams(model="crossattn"))
+    before = float((target - smooth).abs().mean())
+
+    def step(data):
+        return train_step(data, model, expert, optimizer, 0.0, None, loss)[0]
+
+    assert overfit(step, data, "l1", 0.3 * before, 60)
+    mask = model(mels, faces, masks=True)[1]
+    assert mask[..., 64:80, 36:60].mean() > 2 * mask[..., 48:, :20].mean()
+
+
+@pytest.mark.parametrize(("script", "audio"), [
+    ("wav2lip_train.py", "conv1d_lstm"), ("hq_wav2lip_train.py", "conv1d_transformer")
+])  # fmt: skip
+def test_training_resumes_bit_for_bit_and_refuses_the_other_family(
+    script, audio, preprocessed_root, synthetic_root, trained_expert, tmp_path
+):
+    run = (script, preprocessed_root, synthetic_root)
+    extra = ("--syncnet_checkpoint_path", trained_expert)
+    options = {"model": "crossattn", "audio_encoder": audio}
+    train(*run, tmp_path / "a", *extra, nsteps=2, **options)
+    train(*run, tmp_path / "b", *extra, nsteps=1, **options)
+    train(*run, tmp_path / "b", *extra, nsteps=2, **options)
+    name = "checkpoint_step000000002.pth"
+    one, two = weights(tmp_path / "a/ckpt" / name), weights(tmp_path / "b/ckpt" / name)
+    assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+    steps = [line for line in metrics(tmp_path / "b/runs/ckpt") if line["split"] == "train"]
+    assert [line["step"] for line in steps] == [1, 2] and all(line["mask"] > 0 for line in steps)
+    assert any((tmp_path / "b/runs/ckpt").glob("samples_step*.png"))
+    assert (tmp_path / "b/ckpt" / f"disc_{name}").exists() == ("hq" in script)
+    assert load_generator(tmp_path / "a/ckpt" / name).options["audio_encoder"] == audio
+    result = train(*run, tmp_path / "b", *extra, nsteps=3, code=2)
+    assert_refused(result, "not a Wav2Lip", "it is a crossattn generator")
