@@ -112,6 +112,7 @@ def _load(
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # the global one is the models': loading must not shift it
     )
     iterator = iter(loader)
     try:

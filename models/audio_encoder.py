@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from errors import InputError
+from models.conv import Conv2d
 from models.fusion_module import AttentionBlock, sinusoids
 
 KINDS = ("conv1d_lstm", "conv1d_transformer")
@@ -29,11 +30,14 @@ class AudioEncoder(nn.Module):
         super().__init__()
         if kind not in KINDS:
             raise InputError(f"unknown audio_encoder {kind!r}; choose one of {', '.join(KINDS)}")
-        # no normalisation: silence must not be made as loud as speech
+        # 1-D convolutions, the mel bands their channels, written as 2-D ones of height 1 to share
+        # the block. Its batch norm takes away what all speech has in common: without it windows
+        # differ too little for the picture to ask
+        kernel, padding = (1, 3), (0, 1)
         self.convs = nn.Sequential(
-            *(nn.Conv1d(MELS, dim, 3, 1, 1), nn.ReLU()),
-            *(nn.Conv1d(dim, dim, 3, 2, 1), nn.ReLU()),
-            *(nn.Conv1d(dim, dim, 3, 1, 1), nn.ReLU()),
+            Conv2d(MELS, dim, kernel, 1, padding),
+            Conv2d(dim, dim, kernel, (1, 2), padding),
+            Conv2d(dim, dim, kernel, 1, padding, residual=True),
         )
         lstm = kind == "conv1d_lstm"
         self.sequence = BidirectionalLSTM(dim) if lstm else TransformerEncoder(dim)
@@ -41,7 +45,8 @@ class AudioEncoder(nn.Module):
     def forward(self, mels: torch.Tensor) -> torch.Tensor:
         """Mel windows of clips (B, T, 80, 16) -> tokens (B, T, TOKENS, dim); clips do not mix."""
         clips, frames = mels.shape[:2]
-        tokens = self.convs(mels.flatten(0, 1) / 4).transpose(1, 2)  # (B*T, TOKENS, dim)
+        tokens = self.convs(mels.flatten(0, 1)[:, :, None])  # (B*T, dim, 1, TOKENS)
+        tokens = tokens.squeeze(2).transpose(1, 2)  # (B*T, TOKENS, dim)
         if frames == 1:
             return self.sequence(tokens).unflatten(0, (-1, 1))
         together = self.sequence(tokens.unflatten(0, (-1, frames)).flatten(1, 2))

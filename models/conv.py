@@ -27,9 +27,9 @@ class Conv2d(nn.Module):
         self,
         cin: int,
         cout: int,
-        kernel_size: int,
+        kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int],
-        padding: int,
+        padding: int | tuple[int, int],
         residual: bool = False,
     ) -> None:
         super().__init__()

@@ -43,6 +43,10 @@ class AttentionBlock(nn.Module):
         self.mlp = nn.Sequential(
             nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
         )
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):  # torch's own start is three times weaker
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, tokens: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """tokens (B, N, dim), context (B, M, dim) -> (B, N, dim)."""

@@ -68,7 +68,7 @@ def test_both_shapes_and_every_gradient(audio, face, img_size):
     frames = model(mels[:, 0], faces[:, :, 0])
     assert frames.shape == (2, 3, img_size, img_size)
     frames.mean().backward()
-    assert 0 <= frames.min() and frames.max() <= 1
+    assert frames.min() >= 0 and frames.max() <= 1
 
 
 def test_weights_are_the_same_for_every_size():
@@ -79,33 +79,34 @@ def test_weights_are_the_same_for_every_size():
 
 @pytest.mark.parametrize("kind", audio_encoder.KINDS)
 def test_frames_of_a_clip_hear_each_other_and_others_do_not(kind):
-    model = fill(tiny(kind)).eval()
-    mels, faces = batch(2)
+    model = fill(tiny(kind)).eval().double()  # rounding is far below what is told apart
+    mels, faces = (x.double() for x in batch(2))
     faces = faces[:, :, :1].repeat(1, 1, 5, 1, 1)  # only the sound differs
     with torch.no_grad():
         frames = model(mels, faces)
         shuffled = model(mels[:, [3, 1, 0, 4, 2]], faces)[:, :, [2, 1, 4, 0, 3]]
-        assert (frames - shuffled).abs().max() > 1e-3
+        assert (frames - shuffled).abs().max() > 1e-6
         other = mels.clone()
         other[1] = 0  # another clip
-        assert torch.allclose(model(other, faces)[0], frames[0], atol=1e-5)
+        assert torch.allclose(model(other, faces)[0], frames[0], atol=1e-12)
         # without a time axis every frame is alone: in any company the same
         alone = model(mels[0], faces[0].transpose(0, 1))
         single = torch.cat([model(m[None], faces[:1, :, 0]) for m in mels[0]])
-        assert torch.allclose(alone, single, atol=1e-5)
-        assert (alone - frames[0].transpose(0, 1)).abs().max() > 1e-3
+        assert torch.allclose(alone, single, atol=1e-12)
+        assert (alone - frames[0].transpose(0, 1)).abs().max() > 1e-6
 
 
 @pytest.mark.parametrize("kind", audio_encoder.KINDS)
 def test_training_hears_some_clips_frame_by_frame(kind, monkeypatch):
     encoder = audio_encoder.AudioEncoder(kind, 16)
     mels = batch(6)[0].squeeze(2)  # (6, 5, 80, 16)
-    together = encoder.eval()(mels)
+    together = encoder.eval()(mels)  # batch norm stays so
     alone = encoder(mels.flatten(0, 1)[:, None]).reshape(together.shape)
     assert not torch.allclose(together, alone, atol=1e-3)
     for share, expected in ((0, together), (1, alone)):
         monkeypatch.setattr(audio_encoder, "ALONE", share)
-        assert torch.allclose(encoder.train()(mels), expected, atol=1e-5)
+        encoder.training = True
+        assert torch.allclose(encoder(mels), expected, atol=1e-5)
     monkeypatch.setattr(audio_encoder, "ALONE", 0.5)
     torch.manual_seed(0)
     mixed = encoder(mels)
@@ -125,7 +126,7 @@ def test_positions_and_attention():
     tokens, context = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
     order = [4, 0, 3, 1, 2]  # a context is a set: places are told by their encodings
     assert torch.allclose(block(tokens, context), block(tokens, context[:, order]), atol=1e-5)
-    assert not torch.allclose(block(tokens, context), block(tokens, context + tokens.sum()))
+    assert not torch.allclose(block(tokens, context), block(tokens, context.flip(2)))
 
 
 @pytest.mark.parametrize(("kind", "released"), [
@@ -159,7 +160,7 @@ def test_the_mask_keeps_the_upper_half_and_what_it_does_not_take():
     mels, faces = batch()
     with torch.no_grad():
         frames, mask = model(mels, faces, masks=True)
-    assert 0 <= mask.min() and mask.max() <= 1 and mask.std() > 0.05
+    assert mask.min() >= 0 and mask.max() <= 1 and mask.std() > 0.05
     assert (mask[..., :48, :] == 0).all() and (mask[..., -1, 0] < 0.01).all()
     assert torch.equal(frames[..., :48, :], faces[:, :3, :, :48])
     kept = (mask == 0).expand_as(frames)[..., 48:, :]
