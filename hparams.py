@@ -45,9 +45,7 @@ class HParams:
     syncnet_mel_step_size: int = 16  # mel rows in a window: 0.2 s
 
     # Model
-    model: str = (
-        "Wav2Lip"  # the generator, or "crossattn": see models/crossattn.py for what follows
-    )
+    model: str = "Wav2Lip"  # the generator, or "crossattn" (models/crossattn.py), to which belong
     audio_encoder: str = "conv1d_lstm"  # or "conv1d_transformer"
     face_encoder: str = "resnet50"  # or "efficientnet_b0"
     face_encoder_weights: str = ""  # begin with ImageNet's: a file, or "download" (torchvision's)
