@@ -28,7 +28,8 @@ HOLD = 64  # faces that a command may take before its first answer
 
 def enhanced(items: Iterable[tuple], command: str, size: int) -> Iterator[tuple]:
     """(what, face) items, each face uint8 (S, S, 3) replaced by the command's answer
-    (size, size, 3); a face that is None stays None. InputError where the command fails.
+    (size, size, 3); a face that is None stays None, and a mask, the fourth channel of some models'
+    faces, is only scaled. InputError where the command fails.
     """
     with tempfile.TemporaryFile() as complaints:
         try:
@@ -38,7 +39,7 @@ def enhanced(items: Iterable[tuple], command: str, size: int) -> Iterator[tuple]
             )
         except (OSError, IndexError, ValueError) as error:
             raise InputError(f"--enhance cannot be started: {command!r} ({error})") from error
-        sent: queue.Queue = queue.Queue(2 * HOLD)  # (what, whether it has a face), a fault, or None
+        sent: queue.Queue = queue.Queue(2 * HOLD)  # (what, has a face, mask), a fault, or None
         feeder = threading.Thread(
             target=_feed, args=(items, process, size, sent), name="enhance", daemon=True
         )
@@ -47,11 +48,13 @@ def enhanced(items: Iterable[tuple], command: str, size: int) -> Iterator[tuple]
             while (item := sent.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
-                what, has_face = item
+                what, has_face, mask = item
                 data = process.stdout.read(size * size * 3)
                 if len(data) < size * size * 3:
                     raise _died(process, complaints, command)
                 answer = np.frombuffer(data, np.uint8).reshape(size, size, 3)
+                if mask is not None:
+                    answer = np.dstack([answer, mask])
                 yield what, answer if has_face else None
         finally:
             process.kill()  # a feeder that writes to it is freed by this
@@ -70,9 +73,11 @@ def _feed(items: Iterable[tuple], process: subprocess.Popen, size: int, sent: qu
         for what, face in items:
             if process.returncode is not None:  # nobody waits for more
                 break
-            sent.put((what, face is not None))
-            if face is not None:
-                shown = cv2.resize(face, (size, size))
+            scaled = None if face is None else cv2.resize(face, (size, size))
+            mask = scaled[..., 3] if scaled is not None and scaled.shape[2] == 4 else None
+            sent.put((what, face is not None, mask))
+            if scaled is not None:
+                shown = np.ascontiguousarray(scaled[..., :3])
             # where there is none the last one goes again: else a command that holds faces back
             # would wait for more of them, and the frames behind for it
             pipe.write(shown.tobytes())

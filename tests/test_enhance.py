@@ -73,6 +73,13 @@ def test_frames_without_a_face_keep_their_place():
         assert face is None if number % 3 else (face == 255 - number % 256).all()
 
 
+def test_a_mask_is_kept_from_the_command():
+    face = np.dstack([np.full((8, 8, 3), 40, np.uint8), np.full((8, 8), 77, np.uint8)])
+    ((_, answer),) = enhanced(iter([("a", face)]), command(INVERT, "{size}", 0), SIZE)
+    assert answer.shape == (SIZE, SIZE, 4)
+    assert (answer[..., :3] == 215).all() and (answer[..., 3] == 77).all()
+
+
 def test_faces_are_scaled_to_the_size_that_was_asked_for():
     ((_, face),) = enhanced(faces(1), command(INVERT, "{size}", 0), 16)
     assert face.shape == (16, 16, 3) and (face == 255).all()
