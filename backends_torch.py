@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -109,18 +110,17 @@ def _bytes(frames: torch.Tensor) -> torch.Tensor:
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """`model`, in eval mode, with each batch norm multiplied into the convolution before it."""
+    """`model`, in eval mode, with each batch norm multiplied into the convolution that its module
+    names just before it, as nn.Sequential and torchvision's blocks do.
+    """
     for block in model.modules():
-        if not isinstance(block, nn.Sequential):
-            continue
-        for index in range(len(block) - 1):
-            conv, norm = block[index], block[index + 1]
+        for (name, conv), (norm_name, norm) in pairwise(list(block.named_children())):
             if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and isinstance(
                 norm, nn.BatchNorm2d
             ):
                 transposed = isinstance(conv, nn.ConvTranspose2d)
-                block[index] = fuse_conv_bn_eval(conv, norm, transpose=transposed)
-                block[index + 1] = nn.Identity()
+                setattr(block, name, fuse_conv_bn_eval(conv, norm, transpose=transposed))
+                setattr(block, norm_name, nn.Identity())
     return model
 
 

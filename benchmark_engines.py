@@ -50,12 +50,12 @@ class EagerBackend(Backend):
 
 def make_engines(checkpoint: str, device, names: Sequence[str] | None) -> dict[str, Backend]:
     """The released way and the back ends called `names`; by default those that there are."""
-    from checkpoint import load_model
+    from checkpoint import load_generator
 
-    engines: dict[str, Backend] = {EAGER: EagerBackend(load_model(checkpoint, "Wav2Lip"), device)}
+    engines: dict[str, Backend] = {EAGER: EagerBackend(load_generator(checkpoint), device)}
     for name in names or BACKENDS:
         try:
-            engines[name] = create_backend(load_model(checkpoint, "Wav2Lip"), device, name)
+            engines[name] = create_backend(load_generator(checkpoint), device, name)
         except InputError as error:
             if names:
                 raise

@@ -33,17 +33,17 @@ def generator_benchmark(checkpoint: str, args: argparse.Namespace) -> None:
 
     from backends_torch import TorchBackend
     from benchmark_engines import EAGER, EagerBackend
-    from checkpoint import load_model
+    from checkpoint import load_generator
     from training import select_device
 
     facts, device = circumstances(), select_device(args.device)
     gpu = device.type == "cuda"
-    operations = frame_flop(load_model(checkpoint, "Wav2Lip"))
+    operations = frame_flop(load_generator(checkpoint))
     engines: dict[tuple[str, str], Backend] = {
-        (EAGER, "float32"): EagerBackend(load_model(checkpoint, "Wav2Lip"), device)
+        (EAGER, "float32"): EagerBackend(load_generator(checkpoint), device)
     }
     for precision in ("float32", "float16") if gpu else ("float32",):  # no CPU is faster in half
-        engine = TorchBackend(load_model(checkpoint, "Wav2Lip"), device, precision == "float16")
+        engine = TorchBackend(load_generator(checkpoint), device, precision == "float16")
         engine.chunk = None  # the batch is what is asked for
         engines["torch", precision] = engine
     peaks = {

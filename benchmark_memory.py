@@ -88,7 +88,7 @@ def run_job(job: dict) -> dict:
     import torch  # noqa: F401
 
     from benchmark_engines import EAGER, EagerBackend
-    from checkpoint import load_model
+    from checkpoint import load_generator
     from inference import LipSync
 
     before, start = status_mb("VmRSS"), time.perf_counter()
@@ -101,7 +101,7 @@ def run_job(job: dict) -> dict:
         "torch" if eager else job["backend"],
     )
     if eager:
-        lipsync.backend = EagerBackend(load_model(job["checkpoint"], "Wav2Lip"), lipsync.device)
+        lipsync.backend = EagerBackend(load_generator(job["checkpoint"]), lipsync.device)
     out = os.path.join(os.path.dirname(job["audio"]), "memory.mp4")
     made = lipsync.run(job["face"], job["audio"], out, static=job["static"])
     peak = status_mb("VmHWM")

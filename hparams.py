@@ -49,8 +49,8 @@ class HParams:
     audio_encoder: str = "conv1d_lstm"  # or "conv1d_transformer"
     face_encoder: str = "resnet50"  # or "efficientnet_b0"
     face_encoder_weights: str = ""  # begin with ImageNet's: a file, or "download" (torchvision's)
-    mask_wt: float = 0.01  # of the mask's mean: what gains less L1 than this is not redrawn
-    mask_smooth_wt: float = 0.01  # of the mask's total variation
+    mask_wt: float = 0.002  # of the mask's mean: what gains less L1 than this is not redrawn
+    mask_smooth_wt: float = 0.002  # of the mask's total variation
     width: float = 1.0  # channels of every layer times this, at least 8; 1 = the released models
 
     # Generator training

@@ -193,7 +193,8 @@ def test_the_mask_loss_is_a_part_of_the_total():
     model, data = Model(), {"indiv_mels": mels, "x": x, "y": x[:, 3:], "mel": mels[:, 0]}
     optimizer = torch.optim.SGD(model.parameters(), lr=0)
     scalars, _ = train_step(data, model, expert, optimizer, 0.0, None, lambda mask: 3 * mask)
-    assert float(scalars["total"]) == pytest.approx(float(scalars["l1"]) + 1.5, rel=1e-5)
+    total, l1 = (scalars[name].item() for name in ("total", "l1"))
+    assert total == pytest.approx(l1 + 1.5, rel=1e-5)
 
 
 def test_names_that_do_not_exist():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from test_crossattn import COMBINATIONS, batch, tiny
 from test_training import metrics, weights
 
 from backends import create_backend
-from backends_torch import TorchBackend
+from backends_torch import TorchBackend, fold_batch_norm
 from checkpoint import describe_model, load_generator, load_model, load_weights, save_checkpoint
 from errors import InputError
 from face_paste import paste_face
@@ -48,6 +50,17 @@ def test_engines_agree(engine):
     if backend.name != "onnx":  # which takes 10 seconds more to convert
         still = backend.generate_still(backend.prepare(faces[0]), mels[:3])
         assert_close(still, eager(model, np.repeat(faces[:1], 3, axis=0), mels[:3]))
+
+
+@pytest.mark.parametrize(("audio", "face"), COMBINATIONS)
+def test_every_batch_norm_is_folded(audio, face):
+    model = fill(tiny(audio, face)).eval()
+    folded = fold_batch_norm(copy.deepcopy(model))
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    mels, faces = batch(1)
+    with torch.no_grad():
+        expected = model(mels, faces)
+        assert torch.allclose(folded(mels, faces), expected, atol=1e-4)
 
 
 def test_half_precision_is_close():
