@@ -1,12 +1,14 @@
 """Measure how fast the parts are on this machine. Figures taken so are in BENCHMARKS.md.
 
-python benchmark.py data
-python benchmark.py data --data_root lrs2_preprocessed --filelists filelists --workers 8
-python benchmark.py eval --random_weights
-python benchmark.py inference --seconds 10
-python benchmark.py inference --face me.mp4 --audio speech.mp3 --checkpoint_path wav2lip.pth
-python benchmark.py inference --memory_minutes 0.5 10
-python benchmark.py inference --batches 1 8 32 128
+    python benchmark.py data
+    python benchmark.py data --data_root lrs2_preprocessed --filelists filelists --workers 8
+    python benchmark.py eval --random_weights
+    python benchmark.py inference --seconds 10
+    python benchmark.py inference --face me.mp4 --audio speech.mp3 --checkpoint_path wav2lip.pth
+    python benchmark.py inference --memory_minutes 0.5 10
+    python benchmark.py inference --batches 1 8 32 128
+
+Ratios carry over to other machines, figures do not.
 """
 
 from __future__ import annotations

@@ -186,8 +186,9 @@ def _work(args: argparse.Namespace, pipe: Connection, cores: int) -> None:
                 lipsync = lipsync or create_lipsync(args)
             except InputError as error:  # of no job: all would meet it
                 pipe.send(error)
-                return
+                break
             pipe.send(_do(lipsync, job))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending
 
 
 def _end(process: multiprocessing.Process, job: Job) -> str:
