@@ -49,11 +49,11 @@ class EagerBackend(Backend):
 
 
 def make_engines(checkpoint: str, device, names: Sequence[str] | None) -> dict[str, Backend]:
-    """The released way and the back ends called `names`; by default those that there are."""
+    """The released way and the back ends called `names`; None: those that there are."""
     from checkpoint import load_generator
 
     engines: dict[str, Backend] = {EAGER: EagerBackend(load_generator(checkpoint), device)}
-    for name in names or BACKENDS:
+    for name in BACKENDS if names is None else names:
         try:
             engines[name] = create_backend(load_generator(checkpoint), device, name)
         except InputError as error:

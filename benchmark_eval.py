@@ -134,8 +134,8 @@ def find_files(args: argparse.Namespace, folder: str) -> tuple[dict[str, str], s
     """
     from evaluation.identity import SFACE
     from evaluation.inception import INCEPTION
-    from evaluation.pretrained import CHECKPOINTS
     from evaluation.quality_networks import ALEXNET
+    from pretrained import CHECKPOINTS
 
     names = {
         "syncnet": "syncnet_v2.model",

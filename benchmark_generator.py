@@ -28,11 +28,11 @@ K = TypeVar("K", bound=Hashable)
 
 
 def generator_benchmark(checkpoint: str, args: argparse.Namespace) -> None:
-    """Print frames a second and TFLOP/s of the released way and of our PyTorch back end."""
+    """Print frames a second and TFLOP/s of the released way and of our back ends."""
     import torch
 
     from backends_torch import TorchBackend
-    from benchmark_engines import EAGER, EagerBackend
+    from benchmark_engines import make_engines
     from checkpoint import load_generator
     from training import select_device
 
@@ -40,12 +40,14 @@ def generator_benchmark(checkpoint: str, args: argparse.Namespace) -> None:
     gpu = device.type == "cuda"
     operations = frame_flop(load_generator(checkpoint))
     engines: dict[tuple[str, str], Backend] = {
-        (EAGER, "float32"): EagerBackend(load_generator(checkpoint), device)
+        (name, "float32"): engine
+        for name, engine in make_engines(checkpoint, device, () if gpu else args.backends).items()
     }
-    for precision in ("float32", "float16") if gpu else ("float32",):  # no CPU is faster in half
-        engine = TorchBackend(load_generator(checkpoint), device, precision == "float16")
+    for precision in ("float32", "float16") if gpu else ():  # no CPU is faster in half
+        half = precision == "float16"
+        engines["torch", precision] = TorchBackend(load_generator(checkpoint), device, half)
+    for engine in engines.values():
         engine.chunk = None  # the batch is what is asked for
-        engines["torch", precision] = engine
     peaks = {
         precision: matmul_flops(device, getattr(torch, precision), args.repeats)
         for _, precision in engines

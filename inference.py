@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from errors import InputError, require_file, run_cli
+from face_detection import DETECTORS
 from options import Options, add_arguments, options_from, positive
 
 # torch, OpenCV and the detectors are imported inside the functions, so that --help answers at once
 
 CALIBRATION = 96  # frames that --int8 looks at first
 BATCH_BYTES = 2**26  # full frames of one batch; about four batches are held in all
-DETECTORS = ("centerface", "sfd", "boxes")
 
 
 @dataclass

@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 
 from errors import InputError, require_file, run_cli
+from files import replacing
 
 HIDDEN = ("step", "time", "split")
 COLUMNS = 4
@@ -70,9 +71,9 @@ def plot_curves(runs: dict[str, str], path: str, names: Sequence[str] | None = N
         axis.legend(fontsize=7)
     for axis in axes.flat[len(names) :]:
         axis.set_axis_off()
-    figure.savefig(path + ".tmp", dpi=110, format="png")
+    with replacing(path, "wb") as file:
+        figure.savefig(file, dpi=110, format="png")
     plt.close(figure)
-    os.replace(path + ".tmp", path)
 
 
 def get_args_parser() -> argparse.ArgumentParser:

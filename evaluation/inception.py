@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from errors import InputError
-from evaluation.pretrained import Weights
 from files import file_label
+from pretrained import Weights
 
 FEATURES = 2048  # of the final average pooling
 INPUT_SIZE = 299  # px: the side of the network's input

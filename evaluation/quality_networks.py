@@ -6,8 +6,8 @@ import os
 import warnings
 
 from errors import InputError, require_file
-from evaluation.pretrained import Weights
 from files import file_label
+from pretrained import Weights
 
 ALEXNET = Weights(
     "AlexNet", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", "--lpips_weights"

@@ -6,11 +6,7 @@ repository, torch hub's cache, face-alignment's download into that cache.
 
 from __future__ import annotations
 
-import http.client
 import logging
-import sys
-import threading
-import urllib.request
 from pathlib import Path
 
 import cv2
@@ -19,16 +15,14 @@ import torch
 from torch.nn import functional as F
 
 from checkpoint import load_weights, read_checkpoint
-from errors import InputError, require_file
+from errors import InputError
 from face_detection.api import Box, as_batch, best_first
+from pretrained import Weights
 
-LOCAL_WEIGHTS = Path(__file__).resolve().parents[1] / "checkpoints" / "s3fd.pth"
 CHANNEL_MEAN = (104.0, 117.0, 123.0)
 NMS_THRESHOLD = 0.3
 SMALLEST_SIDE = 32  # five halvings must leave a pixel
 CPU_PIXELS = 2**21  # of all frames in one forward pass on a CPU: about 1.5 GB of activations
-CONNECT_SECONDS = 10
-_download_lock = threading.Lock()
 logger = logging.getLogger(__name__)
 
 
@@ -158,43 +152,14 @@ def prepare(frames: np.ndarray, device: torch.device | str = "cpu") -> torch.Ten
     return F.pad(images, (0, short_x, 0, short_y)) if short_x or short_y else images
 
 
-def find_weights(weights: str | None = None) -> Path:
+def find_weights(weights: str | None = None) -> str:
     """The S3FD weights file; InputError saying what to put where if none can be had."""
-    if weights is not None:
-        return Path(require_file(weights, "S3FD weights"))
-    if LOCAL_WEIGHTS.exists():
-        return Path(require_file(LOCAL_WEIGHTS, "S3FD weights"))
-    return _download()
-
-
-def _download() -> Path:
-    """face-alignment's weights file in torch hub's cache, fetched if it is not there yet."""
     from face_alignment.detection.sfd.sfd_detector import models_urls
 
-    url = models_urls["s3fd"]
-    name = url.rsplit("/", 1)[-1]
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / name
-    with _download_lock:  # several workers start at once, and one download is enough
-        if cached.is_file():
-            return cached
-        try:
-            # Torch hub waits without a time limit and prints first, so ask whether it can be had.
-            urllib.request.urlopen(url, timeout=CONNECT_SECONDS).close()
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(
-                url,
-                str(cached),
-                progress=sys.stderr.isatty(),
-                hash_prefix=Path(name).stem.rsplit("-", 1)[-1],
-            )
-        except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: hash
-            reason = getattr(error, "reason", None) or error
-            raise InputError(
-                f"no S3FD weights: put face-alignment's {name} at {LOCAL_WEIGHTS}, or name it with "
-                "--s3fd_weights, or use --detector centerface, which needs no download "
-                f"(downloading it failed: {reason})"
-            ) from error
-    return cached
+    return Weights(
+        "S3FD", models_urls["s3fd"], "--s3fd_weights", local="s3fd.pth",
+        instead="use --detector centerface, which needs no download",
+    ).find(weights)  # fmt: skip
 
 
 def load_network(path: str | Path) -> torch.nn.Module:

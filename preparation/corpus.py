@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from errors import InputError
+from files import replacing
 
 VIDEO_ENDINGS = (
     *(".mp4", ".mpg", ".mpeg", ".avi", ".mov", ".mkv", ".webm"),
@@ -218,8 +219,7 @@ def write_filelists(splits: dict[str, list[str]], folder: str) -> None:
         os.makedirs(folder, exist_ok=True)
         for split, names in splits.items():
             path = os.path.join(folder, f"{split}.txt")
-            with open(path + ".tmp", "w", encoding="utf-8") as file:
+            with replacing(path) as file:
                 file.writelines(f"{name}\n" for name in names)
-            os.replace(path + ".tmp", path)
     except OSError as error:
         raise InputError(f"cannot write filelists to {folder}: {error.strerror}") from error

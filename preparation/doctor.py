@@ -20,6 +20,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from errors import InputError
+from files import replacing
 
 if TYPE_CHECKING:
     from hparams import HParams
@@ -257,7 +258,5 @@ def _json(report: dict) -> str:
 
 
 def _write(path: str, text: str) -> None:
-    """A text file that appears only when complete."""
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
+    with replacing(path) as file:
         file.write(text)
-    os.replace(path + ".tmp", path)

@@ -22,7 +22,7 @@ from audio import load_wav, melspectrogram
 from errors import InputError
 from evaluation.expert_accuracy import MAX_SHIFT
 from evaluation.sync_offset import Expert, clip_offset, load_expert
-from files import write_json
+from files import replacing, write_json
 from hparams import HParams, get_image_list
 from preparation.corpus import SPLITS, find_clips, write_filelists
 
@@ -218,9 +218,8 @@ def write_mel(folder: str, shift: int, hp: HParams) -> None:
         with open(path, "rb") as file:
             if file.read() == content.getvalue():
                 return
-    with open(path + ".tmp", "wb") as file:
+    with replacing(path, "wb") as file:
         file.write(content.getvalue())
-    os.replace(path + ".tmp", path)
 
 
 def delayed(wav: np.ndarray, samples: int) -> np.ndarray:
@@ -259,13 +258,12 @@ def _write_lists(verdicts: Sequence[Verdict], lists: dict[str, list[str]], out: 
     dropped = [verdict for verdict in verdicts if verdict.reason]
     dropped += [Verdict(name, None, None, 0, "not in the root") for name in missing]
     path = os.path.join(out, "dropped.tsv")
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
+    with replacing(path) as file:
         file.write("name\treason\toffset\tconfidence\n")
         for verdict in sorted(dropped, key=lambda verdict: verdict.name):
             row = (verdict.name, verdict.reason, verdict.offset, verdict.confidence)
             cells = ("" if cell is None else " ".join(str(cell).split()) for cell in row)
             file.write("\t".join(cells) + "\n")
-    os.replace(path + ".tmp", path)
     print(f"kept lists and dropped.tsv: {out}")
 
 

@@ -140,6 +140,21 @@ def filled_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generator small enough for tests, with the golden rule's weights."""
+    import torch
+    from fill import fill
+
+    from checkpoint import describe_model
+    from models import create_model
+
+    path = tmp_path_factory.mktemp("weights") / "small.pth"
+    model = fill(create_model("Wav2Lip", 0.125))
+    torch.save({"state_dict": model.state_dict(), "model": describe_model(model)}, path)
+    return path
+
+
 @pytest.fixture
 def tone() -> np.ndarray:
     """One second of 440 Hz at 16 kHz, float32."""

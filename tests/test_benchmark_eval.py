@@ -17,7 +17,7 @@ def parse(*argv):
 
 @pytest.fixture(autouse=True)
 def no_weights_around(monkeypatch, tmp_path):
-    from evaluation import pretrained
+    import pretrained
 
     monkeypatch.setattr(pretrained, "CHECKPOINTS", tmp_path / "checkpoints")
 

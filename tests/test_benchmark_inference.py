@@ -71,10 +71,10 @@ def test_generator_alone(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark_generator, "SPAN", 0.01)
     report = tmp_path / "report.json"
     run("inference", "--batches", 3, 1, "--checkpoint_path", tiny, "--repeats", 1,
-        "--device", "cpu", "--json", report)  # fmt: skip
+        "--device", "cpu", "--backends", "torch", "openvino", "--json", report)  # fmt: skip
     found = json.loads(report.read_text())
     assert [(row["way"], row["batch"]) for row in found["generator"]] == [
-        ("eager", 1), ("torch", 1), ("eager", 3), ("torch", 3)]  # fmt: skip
+        (way, batch) for batch in (1, 3) for way in ("eager", "torch", "openvino")]  # fmt: skip
     for row in found["generator"]:
         assert row["tflops"] * 1000 == pytest.approx(
             row["frames_per_second"] * found["gflop_per_frame"]

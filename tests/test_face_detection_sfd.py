@@ -37,14 +37,14 @@ def no_weights(monkeypatch, tmp_path):
     """A machine without S3FD weights and without a network."""
     import torch
 
-    from face_detection import sfd
+    import pretrained
 
     def refuse(url, timeout):
         raise urllib.error.URLError("no network here")
 
-    monkeypatch.setattr(sfd, "LOCAL_WEIGHTS", tmp_path / "checkpoints" / "s3fd.pth")
+    monkeypatch.setattr(pretrained, "CHECKPOINTS", tmp_path / "checkpoints")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(sfd.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(pretrained.urllib.request, "urlopen", refuse)
     return tmp_path
 
 
@@ -209,8 +209,8 @@ def test_weights_in_checkpoints_or_in_the_hub_cache_are_used(no_weights):
     for path in (cached, local):  # the local one comes before the cache
         path.parent.mkdir(parents=True)
         path.write_bytes(b"weights")
-        assert find_weights() == path
-    assert find_weights(str(cached)) == cached
+        assert find_weights() == str(path)
+    assert find_weights(str(cached)) == str(cached)
 
 
 def test_prefixed_and_wrapped_weights_load(sfd, weights, tmp_path):

@@ -31,21 +31,6 @@ PROTOCOL = {"faithful": True, "drop_last": True, "video_fps": 25.0, "pads": (0, 
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A generator small enough for tests."""
-    import torch
-
-    from checkpoint import describe_model
-    from models import create_model
-
-    torch.manual_seed(0)
-    model = create_model("Wav2Lip", 0.125)
-    path = tmp_path_factory.mktemp("weights") / "w.pth"
-    torch.save({"state_dict": model.state_dict(), "model": describe_model(model)}, path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def lipsync(weights):
     return LipSync(weights, "cpu")
 

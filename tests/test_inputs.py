@@ -15,24 +15,13 @@ import av
 import cv2
 import numpy as np
 import pytest
-import torch
 from conftest import GOLDEN, INPUT_ROWS, REPOSITORY
-from fill import fill
 from input_cases import AUDIOS, BOX, FACES, HARD, SECONDS, tones, video
 
 from audio import save_wav
 from errors import InputError
 from inference import LipSync
 from media import audio_format, is_image, iter_audio, iter_frames, probe
-from models import create_model
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
-    state = fill(create_model("Wav2Lip", 0.125)).state_dict()
-    torch.save({"state_dict": state, "model": {"name": "Wav2Lip", "width": 0.125}}, path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-import torch
 from conftest import GOLDEN, REPOSITORY, assert_refused, run_script
-from fill import fill
 
 from audio import save_wav
 from errors import InputError
@@ -24,19 +22,10 @@ from inference import get_args_parser
 from jobs import run_manifest
 from manifest import read_manifest
 from media import iter_frames, probe
-from models import create_model
 from options import options_from
 
 SOURCES = ("face25.mkv", "face.png", "speech.wav")
 BOX, PICTURE_BOX = "30 170 40 150", "40 200 60 190"
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
-    state = fill(create_model("Wav2Lip", 0.125)).state_dict()
-    torch.save({"state_dict": state, "model": {"name": "Wav2Lip", "width": 0.125}}, path)
-    return path
 
 
 @pytest.fixture
