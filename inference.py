@@ -14,7 +14,7 @@ import contextlib
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,10 +91,14 @@ class LipSync:
         key = {"detector": self._detector_name, **self._detector_options}
         return find_source(face, opts, count, lambda: self.detector, key)
 
-    def run(self, face: str, audio: str, outfile: str, **options) -> Summary:
+    def run(
+        self, face: str, audio: str, outfile: str,
+        report: Callable[[int, int], None] | None = None, **options,
+    ) -> Summary:  # fmt: skip
         """Make `outfile` from a face (picture or video) and an audio (any file with sound).
 
-        options: see Options. Streams: memory does not grow with the video's length. Raises
+        options: see Options. report: told (frames written, frames in all) after each; what it
+        raises ends the run. Streams: memory does not grow with the video's length. Raises
         InputError, leaving no partial file, where an input cannot be used.
         """
         from tqdm import tqdm
@@ -102,7 +106,7 @@ class LipSync:
         from audio import speech_chunks
         from face_source import source_fps
         from media import audio_format, iter_audio, load_audio
-        from video_writer import VideoWriter
+        from video_writer import SYNTHETIC, VideoWriter
 
         opts = Options(**options).resolved()
         require_file(face, "face")
@@ -115,7 +119,9 @@ class LipSync:
         tail = "keep" if opts.faithful else "match"
         summary = Summary(outfile, fps=fps)
         with contextlib.ExitStack() as stack:
-            writer = stack.enter_context(VideoWriter(outfile, fps, sound, rate, audio_tail=tail))
+            writer = stack.enter_context(
+                VideoWriter(outfile, fps, sound, rate, audio_tail=tail, comment=SYNTHETIC)
+            )
             source = self.find(face, opts, len(chunks))
             summary.faceless = source.faceless(len(chunks))
             for first, last in summary.faceless if opts.progress else ():
@@ -126,6 +132,8 @@ class LipSync:
             for frame in tqdm(frames, "lips", total, unit="frame", disable=disable):
                 writer.write(frame)
                 summary.frames += 1
+                if report:
+                    report(summary.frames, total)
         return summary
 
     def frames(
@@ -138,6 +146,7 @@ class LipSync:
         """
         from enhance import enhanced
         from face_paste import paste_face
+        from mark import draw_mark
         from streams import ahead
 
         opts = source.opts
@@ -159,6 +168,8 @@ class LipSync:
                 for (frame, box), face in batch:
                     if face is not None:
                         paste_face(frame, face, box, opts.paste, opts.mask)
+                    if opts.mark:
+                        draw_mark(frame, opts.mark)
                     yield frame
 
     def quantize(self, source, chunks: Sequence[np.ndarray]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, replace
 
+from errors import InputError
+
 SIDES = ("TOP", "BOTTOM", "LEFT", "RIGHT")
 
 
@@ -38,6 +40,7 @@ class Options:
     silence_gate: float | None = None  # dBFS
     enhance: str | None = None  # a command; see enhance.py
     enhance_size: int = 512
+    mark: str | None = None  # a text in a corner of every frame; see mark.py
     # for evaluation's protocols
     drop_last: bool = False  # with faithful: without the last, incomplete mel window
     video_fps: float | None = None  # resample a face video to this rate
@@ -97,6 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the mouth rests where the speech is below this level, e.g. -45")
     add("--enhance", metavar="COMMAND", help="an external restorer for the faces; see enhance.py")
     add("--enhance_size", type=positive, default=512, help="side of the faces that it gets")
+    add("--mark", metavar="TEXT", type=mark_text,
+        help='a small text in the lower right corner of every frame, e.g. "AI generated"; what the '
+        "video is stands in its metadata in any case")
     add("--wav2lip_batch_size", type=positive, default=128)
     # fmt: on
 
@@ -128,6 +134,28 @@ def point(text: str) -> tuple[float, float]:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a point: x,y") from error
     return x, y
+
+
+def seconds(text: str) -> float:
+    """A number above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def mark_text(text: str) -> str:
+    """A text that can be drawn, for argparse."""
+    from mark import check_mark
+
+    try:
+        check_mark(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _bool(text: str) -> bool:

@@ -24,7 +24,8 @@ import numpy as np
 from errors import InputError, require_file, run_cli
 from files import write_json
 from inference import add_model_arguments, create_lipsync
-from options import Options, add_arguments, options_from, positive
+from mark import draw_mark
+from options import Options, add_arguments, options_from, positive, seconds
 from realtime_loop import MAX_LAG, run_live
 from realtime_output import FORMATS, create_sink
 from realtime_sound import Inbox, open_sound
@@ -78,6 +79,8 @@ class LipSyncStream:
         from audio import melspectrogram
         from face_track import crop_face
 
+        if mark := self.source.opts.mark:
+            draw_mark(np.zeros((64, 64, 3), np.uint8), mark)
         self._features, mels = None, melspectrogram(np.zeros(16 * 200, np.float32))[None, :, :16]
         if self.source.still:
             first = next(self._shown)
@@ -111,6 +114,9 @@ class LipSyncStream:
         frames = []
         for first in range(0, len(windows), AT_ONCE):
             frames += self._draw(windows[first : first + AT_ONCE])
+        if mark := self.source.opts.mark:
+            for frame in frames:
+                draw_mark(frame, mark)
         return frames
 
     def skip(self) -> None:
@@ -225,17 +231,6 @@ def ended_by_signals(stop) -> Iterator[None]:
         yield
     finally:
         restore()
-
-
-def seconds(text: str) -> float:
-    """A number above 0, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return value
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -137,12 +137,12 @@ class FileSink:
     closed = False
 
     def __init__(self, path: str, fps: float, rate: int, channels: int) -> None:
-        from video_writer import VideoWriter
+        from video_writer import SYNTHETIC, VideoWriter
 
         self._sound = collections.deque([np.zeros((0, channels), np.float32)])
         self._last = None
         chunks = (self._sound.popleft().T for _ in iter(lambda: bool(self._sound), False))
-        self._writer = VideoWriter(path, fps, chunks, rate)
+        self._writer = VideoWriter(path, fps, chunks, rate, comment=SYNTHETIC)
 
     def sound(self, pcm: np.ndarray) -> None:
         self._sound.append(pcm)
@@ -171,8 +171,9 @@ class ContainerSink:
     def __init__(self, pipe: Pipe, format: str, fps: float, rate: int, channels: int) -> None:
         import av
 
-        self._pipe = pipe
+        from video_writer import SYNTHETIC
 
+        self._pipe = pipe
         self.fps = Fraction(fps).limit_denominator(1001)
         self._rate, self._layout = rate, "mono" if channels == 1 else "stereo"
         self._waiting: list[np.ndarray] = []  # sound that came before the first frame
@@ -182,6 +183,9 @@ class ContainerSink:
         self._container = av.open(
             pipe, "w", format=CONTAINERS[format], options={"flush_packets": "1"}
         )
+        # MPEG-TS has no comments; players show the service's name
+        tag = "service_name" if format == "mpegts" else "comment"
+        self._container.metadata[tag] = SYNTHETIC
 
     @property
     def closed(self) -> bool:

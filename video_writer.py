@@ -17,6 +17,11 @@ from media import SCALE_FLAGS
 LOSSLESS = ".mkv"
 AAC_RATES = (32000, 44100, 48000, 64000, 88200, 96000)  # those written as they are
 AAC_BITS = 128000  # a second and channel
+# What a video with redrawn lips says of itself, to people and, as an IPTC term, to programs
+SYNTHETIC = (
+    "Synthetic video: lips redrawn to speech by wav2lip; "
+    "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+)
 OUTPUT_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", LOSSLESS: "matroska"}
 
 
@@ -26,7 +31,8 @@ class VideoWriter:
     path: .mp4, .m4v, .mov (H.264 + AAC) or .mkv (lossless: FFV1 with exact BGR pixels + PCM).
     audio: float32 (n,) or (channels, n), or an iterable of (channels, n) chunks, at `sample_rate`;
     it is cut, or continued with silence, to the length of the picture (`audio_tail="keep"`: written
-    whole, as the released program does). The file appears under its name only when `close` (or the
+    whole, as the released program does). comment: the container's tag of this name; nothing is
+    copied from the source's metadata. The file appears under its name only when `close` (or the
     `with` block) has ended without a fault.
     """
 
@@ -38,6 +44,7 @@ class VideoWriter:
         sample_rate: int | None = None,
         crf: int = 18,
         audio_tail: str = "match",
+        comment: str | None = None,
     ) -> None:
         self.path = os.fspath(path)
         suffix = os.path.splitext(self.path)[1].lower()
@@ -64,6 +71,8 @@ class VideoWriter:
             with contextlib.suppress(FileExistsError):  # no folder: opening it says so
                 os.makedirs(folder, exist_ok=True)
             self._container = av.open(self._temporary, "w", format=OUTPUT_FORMATS[suffix])
+            if comment:
+                self._container.metadata["comment"] = comment
 
     def _open_streams(self, height: int, width: int) -> None:
         container, lossless = self._container, self._lossless

@@ -268,8 +268,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
     group = parser.add_argument_group("face tracks of protocol real; defaults: as published")
     for rule in fields(TrackRules):
-        kind, text = type(rule.default), rule.metadata["help"]
-        group.add_argument(f"--{rule.name}", type=kind, help=text)
+        text = rule.metadata["help"]
+        group.add_argument(f"--{rule.name}", type=type(rule.default), help=text)
     return parser
 
 
