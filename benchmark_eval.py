@@ -21,6 +21,7 @@ from benchmark_common import (
     write_report,
 )
 from errors import InputError, require_file
+from face_detection import NETWORKS
 from options import positive
 
 # torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
@@ -53,7 +54,7 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     add("--lpips_weights", metavar="FILE", help="torchvision's AlexNet, for LPIPS")
     add("--sface_weights", metavar="FILE", help="SFace, for identity; never random")
     add("--checkpoint_path", metavar="FILE", help="generator, for the generation of the test set")
-    add("--detector", choices=("centerface", "sfd"), default="centerface")
+    add("--detector", choices=NETWORKS, default="centerface")
     add("--s3fd_weights", metavar="FILE", help="weights of --detector sfd")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     add("--repeats", type=positive, default=1, help="the best one counts; default %(default)s")

@@ -24,11 +24,10 @@ from benchmark_common import (
 from benchmark_engines import BACKENDS, EAGER, make_engines
 from benchmark_stages import KINDS, Job, measure_stages, print_stages, windows
 from errors import InputError, require_file
+from face_detection import NETWORKS
 from options import Options, positive
 
 # torch, OpenCV and the detectors are imported inside the functions, so that --help answers at once
-
-DETECTORS = ("centerface", "sfd")
 
 
 def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +37,7 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     add("--audio", help="speech; belongs to --face")
     add("--checkpoint_path", metavar="FILE", help="generator; default: full size, random weights")
     add("--backends", nargs="+", choices=BACKENDS, help="default: all that are installed")
-    add("--detectors", nargs="+", choices=DETECTORS, default=["centerface"])
+    add("--detectors", nargs="+", choices=NETWORKS, default=["centerface"])
     add("--s3fd_weights", metavar="FILE", help="weights of the detector sfd")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     add("--seconds", type=positive_float, default=10.0,

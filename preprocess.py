@@ -19,6 +19,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from errors import InputError, run_cli
+from face_detection import DETECTORS
 
 if TYPE_CHECKING:
     from preparation.pipeline import Result, Settings
@@ -57,7 +58,7 @@ def _add_machine_arguments(group) -> None:
 
 def _add_clip_arguments(group) -> None:
     add = group.add_argument
-    add("--detector", choices=("centerface", "sfd", "boxes"), default="centerface",
+    add("--detector", choices=DETECTORS, default="centerface",
         help="sfd is the paper's and needs weights; boxes reads <video>.json; default %(default)s")
     add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
     add("--float32", action="store_true", help="--detector sfd in full precision on a GPU too")

@@ -28,6 +28,7 @@ import numpy as np
 from errors import InputError, require_file, run_cli
 from evaluation.frechet import FeatureStatistics, frechet_distance
 from evaluation.inception import FEATURES, INPUT_SIZE, InceptionFeatures
+from face_detection import NETWORKS, create_detector
 from options import positive
 
 # torch, pytorch-fid and scipy are imported inside the functions, so that --help answers at once
@@ -228,7 +229,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--inception_weights", help="pytorch-fid's weights; default: checkpoints/, else downloaded")
     add("--region", choices=("frame", "face"), default="frame",
         help="what of a frame is compared; the paper's numbers: %(default)s")
-    add("--detector", choices=("centerface", "sfd"), default="centerface",
+    add("--detector", choices=NETWORKS, default="centerface",
         help="of the faces, with --region face")
     add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
     add("--every", type=positive, default=1, help="take each n-th frame; default all")
@@ -240,7 +241,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def make_detector(args: argparse.Namespace):
     """The face detector that --detector, --s3fd_weights and --device ask for."""
-    from face_detection import create_detector
     from training import select_device
 
     options = {"weights": args.s3fd_weights} if args.detector == "sfd" else {}

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from errors import InputError, run_cli
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
 from evaluation.score_table import ScoreTable
+from face_detection import NETWORKS
 from face_track import NoFace
 from files import file_label
 from preparation.corpus import in_shard, parse_shard
@@ -167,7 +168,7 @@ def add_generation_arguments(
     add("--out", "--results_dir", default=out, help="folder of the results; default %(default)s")
     add("--pads", nargs=4, type=int, default=list(pads), metavar=SIDES,
         help=f"grow the detected face; default {' '.join(map(str, pads))}")  # fmt: skip
-    add("--detector", choices=("sfd", "centerface"), default="sfd",
+    add("--detector", choices=NETWORKS, default="sfd",
         help="sfd is the paper's; default %(default)s")  # fmt: skip
     add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
     add("--face_det_batch_size", type=positive, default=64)

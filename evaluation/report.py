@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from errors import InputError, require_file, run_cli
 from evaluation.gen_videos_from_filelist import FPS, MODES, generate_pairs
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
+from face_detection import NETWORKS, create_detector
 from files import file_label
 from options import SIDES, positive
 
@@ -134,7 +135,6 @@ MISSING = {
 
 def make_detector(args: argparse.Namespace):
     """The face detector of --detector."""
-    from face_detection import create_detector
     from inference import detector_options
     from training import select_device
 
@@ -189,7 +189,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--mode", choices=tuple(MODES), default="faithful",
         help="frames of the released script, or of inference.py's defaults; default %(default)s")
     add("--protocol", choices=("lrs", "real"), default="lrs", help="of LSE; default %(default)s")
-    add("--detector", choices=("sfd", "centerface"), default="sfd",
+    add("--detector", choices=NETWORKS, default="sfd",
         help="sfd is the paper's; default %(default)s")
     add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
     add("--syncnet_weights", default="checkpoints/syncnet_v2.model", help="default %(default)s")

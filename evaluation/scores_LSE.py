@@ -53,6 +53,7 @@ from evaluation.sync_offset import (
     pcm16,
     released_curve,
 )
+from face_detection import NETWORKS
 from hparams import HParams
 from options import positive
 
@@ -249,13 +250,8 @@ def format_summary(summary: dict) -> str:
 def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="LSE-D and LSE-C of videos.")
     add = parser.add_argument
-    add(
-        "--videos",
-        nargs="+",
-        required=True,
-        metavar="PATH",
-        help="videos, folders of videos, .txt files with a path a line",
-    )
+    add("--videos", nargs="+", required=True, metavar="PATH",
+        help="videos, folders of videos, .txt files with a path a line")  # fmt: skip
     add("--protocol", choices=PROTOCOLS, required=True)
     add("--out", required=True, metavar="DIR", help="where the .csv and the .json go")
     add("--syncnet_weights", default="checkpoints/syncnet_v2.model", metavar="FILE")
@@ -264,12 +260,12 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--vshift", type=positive, default=15, help="frames; default %(default)s as published")
     add("--batch_size", type=positive, default=32, help="changes no score; default %(default)s")
     add("--device", default="auto")
-    add("--detector", choices=("sfd", "centerface"), default="sfd", help="default %(default)s")
+    add("--detector", choices=NETWORKS, default="sfd", help="default %(default)s")
     add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
     group = parser.add_argument_group("face tracks of protocol real; defaults: as published")
     for rule in fields(TrackRules):
-        text = rule.metadata["help"]
-        group.add_argument(f"--{rule.name}", type=type(rule.default), help=text)
+        kind, text = type(rule.default), rule.metadata["help"]
+        group.add_argument(f"--{rule.name}", type=kind, help=text)
     return parser
 
 

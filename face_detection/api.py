@@ -16,7 +16,8 @@ import numpy as np
 
 from errors import InputError
 
-DETECTORS = ("sfd", "centerface", "boxes")
+NETWORKS = ("centerface", "sfd")  # these look at the picture
+DETECTORS = (*NETWORKS, "boxes")
 
 
 class Box(NamedTuple):
