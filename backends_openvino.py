@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import sys
@@ -28,6 +29,19 @@ MIN_SSIM = 0.98  # int8 against float32
 sys.modules.setdefault("openvino_telemetry", None)
 
 
+@functools.cache
+def _core() -> openvino.Core:
+    """One for the process, its CPU plugin loaded. Each plugin gives the thread a signal stack.
+    Where plugins go in another order than they came, one frees the stack in use, and the next
+    signal that Python handles, Ctrl-C say, ends the process without a word.
+    """
+    import openvino
+
+    core = openvino.Core()
+    core.get_versions("CPU")
+    return core
+
+
 class OpenVINOBackend(Backend):
     """OpenVINO on the CPU. Each network is converted when first used, which takes seconds."""
 
@@ -37,6 +51,7 @@ class OpenVINOBackend(Backend):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self._ov = require_package("openvino", "the openvino back end", "openvino")
+        _core()  # before NNCF makes its own
         self._model = model
         self._requests: dict[str, openvino.InferRequest] = {}
 
@@ -80,7 +95,7 @@ class OpenVINOBackend(Backend):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "ENABLE_CPU_PINNING": False,  # video decoding, encoding and other programs run beside
         }
-        return self._ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+        return _core().compile_model(model, "CPU", settings).create_infer_request()
 
 
 class Int8Backend(OpenVINOBackend):

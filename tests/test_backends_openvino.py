@@ -1,7 +1,9 @@
+import subprocess
 import sys
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from test_backends import assert_close, eager, generator, samples
 
 import backends_openvino
@@ -40,3 +42,29 @@ def test_int8_that_strays_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(InputError, match="int8 needs nncf.*pip install nncf"):
         create_backend(generator(), "cpu", "openvino", batches(faces, mels))
+
+
+SIGNALLED = """
+import os, signal
+import numpy as np
+from backends import create_backend
+from models import create_model
+
+def engine():
+    made = create_backend(create_model("Wav2Lip", 0.125).eval(), "cpu", "openvino")
+    made.generate(np.zeros((1, 96, 96, 3), np.uint8), np.zeros((1, 80, 16), np.float32))
+    return made
+
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+first, second = engine(), engine()
+del first
+del second
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_signals_are_handled_when_engines_are_gone():
+    """Plugins that went in the order they came took the signal stack along."""
+    command = [sys.executable, "-c", SIGNALLED]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stdout) == (0, "handled\n"), result.stderr
