@@ -11,14 +11,14 @@ READY := $(VENV)/.installed
 # The demo's folders; override to keep several, e.g. make demo DEMO=/tmp/demo
 DEMO ?= data/demo
 OUT ?= results/demo
-# So many test files run at once, each in a process of its own: many engines in one crash natively
+# So many test files run at once, each in a process of its own
 WORKERS ?= 2
 FLAGS := --data_root $(DEMO)/preprocessed --filelists $(DEMO)/corpus/filelists \
          --log_dir $(DEMO)/runs --config configs/tiny_cpu.yaml
 
 .PHONY: demo test lint clean
 
-$(READY): requirements.txt requirements-test.txt
+$(READY): requirements.txt requirements-app.txt requirements-test.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
 	touch $@

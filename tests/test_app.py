@@ -1,0 +1,272 @@
+"""app.py and app_page.py: the command line, what the server gives away, the page in Chromium."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, assert_refused, run_script
+from test_app_jobs import files, speech
+
+from app import make_examples, serving
+from inference import LipSync
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+CHROMIUM_FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic",
+                  "--no-first-run", "--disable-background-networking",
+                  "--disable-component-update", "--disable-sync",
+                  "--window-size=1280,1400")  # fmt: skip
+PATIENCE = 60  # seconds for what should take one or two
+MAX_SECONDS = 4
+
+
+class Gated:
+    """A LipSync whose jobs begin when `gate` is open."""
+
+    def __init__(self, lipsync) -> None:
+        self.lipsync, self.gate = lipsync, threading.Event()
+        self.gate.set()
+
+    def run(self, *args, **options):
+        assert self.gate.wait(PATIENCE)
+        return self.lipsync.run(*args, **options)
+
+
+@pytest.fixture(scope="module")
+def lipsync(weights):
+    return Gated(LipSync(weights, "cpu", backend="torch"))
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("examples")
+    make_examples(folder)
+    return folder
+
+
+def test_no_checkpoint_no_gradio_one_line_each(weights):
+    assert_refused(run_script("app.py"), "--checkpoint_path", "make demo")
+    assert_refused(run_script("app.py", "--checkpoint_path", "no.pth"), "no.pth", "make demo")
+    code = (
+        "import sys; sys.modules['gradio'] = None\n"
+        "from app import get_args_parser, main\nfrom errors import run_cli\n"
+        f"run_cli(main, get_args_parser(), ['--checkpoint_path', {str(weights)!r}])"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert_refused(result, "gradio", "pip install -r requirements-app.txt")
+
+
+@pytest.fixture(scope="module")
+def site(lipsync, examples):
+    """Address of a running page and the folder of its files."""
+    pytest.importorskip("gradio", reason="gradio is not installed: requirements-app.txt")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    args = argparse.Namespace(host="127.0.0.1", port=port, max_mb=1, max_seconds=MAX_SECONDS)
+    with serving(lipsync, args, examples) as address:
+        folder = Path(os.environ["GRADIO_TEMP_DIR"]).parent
+        yield address, folder
+    assert not folder.exists()
+
+
+def status(url: str, data: bytes | None = None, **headers: str) -> int:
+    request = urllib.request.Request(url, data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def form(name: str, content: bytes) -> tuple[bytes, dict[str, str]]:
+    """A file as browsers upload it: body and headers."""
+    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    return head.encode() + content + b"\r\n--x--\r\n", kind
+
+
+def claim(address: str, photo: str, sound: str) -> dict:
+    """Press the button past the page, with these paths on the server: how it ended."""
+    with urllib.request.urlopen(f"{address}config") as answer:
+        config = json.load(answer)
+    event = next(event for event in config["dependencies"] if event["api_name"] == "claim")
+    files = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in (photo, sound)]
+    fields = [
+        next(c for c in config["components"] if c["id"] == i)["props"].get("value")
+        for i in event["inputs"]
+    ]
+    data = [None, *files, None, *fields[4:]]
+    body = json.dumps({"fn_index": event["id"], "session_hash": "eve", "data": data}).encode()
+    kind = {"Content-Type": "application/json"}
+    assert status(f"{address}gradio_api/queue/join", body, **kind) == 200
+    with urllib.request.urlopen(f"{address}gradio_api/queue/data?session_hash=eve") as stream:
+        messages = [json.loads(line[6:]) for line in stream if line.startswith(b"data: ")]
+    return next(message for message in messages if message["msg"] == "process_completed")
+
+
+def test_only_this_machine_and_only_own_files(site, examples):
+    address, _ = site
+    port = int(address.rstrip("/").rsplit(":", 1)[1])
+    with pytest.raises(ConnectionRefusedError):  # 0.0.0.0 would answer here
+        socket.create_connection(("127.0.0.2", port), timeout=5)
+    with urllib.request.urlopen(address) as answer:
+        assert b"Content-Security-Policy" in answer.read()  # nothing from other sites
+    assert status(f"{address}gradio_api/file={examples / 'photo.jpg'}") == 200
+    for path in (REPOSITORY / "README.md", REPOSITORY / "app.py", "/etc/passwd"):
+        assert status(f"{address}gradio_api/file={path}") == 403
+    body, headers = form("a.wav", bytes(2**20 + 1))
+    assert status(f"{address}gradio_api/upload", body, **headers) == 413
+
+
+def test_a_path_that_was_not_uploaded_is_not_read(site, examples):
+    address, folder = site
+    photo = str(REPOSITORY / "docs" / "contact_sheet.jpg")
+    assert not claim(address, photo, str(examples / "voice.wav"))["success"]
+    assert files(folder) == set()
+
+
+def test_a_text_named_jpg_is_refused_in_plain_words(site, examples):
+    address, folder = site
+    body, headers = form("me.jpg", b"not a picture")
+    request = urllib.request.Request(f"{address}gradio_api/upload", body, headers)
+    with urllib.request.urlopen(request) as answer:
+        (photo,) = json.load(answer)
+    ended = claim(address, photo, str(examples / "voice.wav"))
+    assert ended["success"] and "cannot be decoded: me.jpg" in json.dumps(ended["output"])
+    assert files(folder) == set() and not list(REPOSITORY.glob("*.pyi"))
+
+
+@pytest.fixture
+def open_page(site, tmp_path):
+    """Opens the page in a Chromium of its own."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    if not CHROMIUM or not DRIVER:
+        pytest.skip("chromium and chromedriver are not installed")
+    with contextlib.ExitStack() as stack:
+
+        def opened(name: str) -> Page:
+            options = webdriver.ChromeOptions()
+            options.binary_location = CHROMIUM
+            for flag in (*CHROMIUM_FLAGS, f"--user-data-dir={tmp_path / name}"):
+                options.add_argument(flag)
+            saved = {"download.default_directory": str(tmp_path / "downloads")}
+            options.add_experimental_option("prefs", saved)
+            service = webdriver.ChromeService(DRIVER)
+            driver = webdriver.Chrome(options=options, service=service)
+            stack.callback(driver.quit)
+            driver.get(site[0])
+            return Page(driver)
+
+        yield opened
+
+
+class Page:
+    """What a user does with the page."""
+
+    def __init__(self, driver) -> None:
+        self.driver = driver
+        self.wait(lambda: self.find("#face_video input[type=file]"))
+
+    def find(self, selector: str):
+        return next(iter(self.driver.find_elements("css selector", selector)), None)
+
+    def wait(self, condition):
+        end = time.monotonic() + PATIENCE
+        while not (found := condition()):
+            assert time.monotonic() < end, self.find("body").text
+            time.sleep(0.1)
+        return found
+
+    def give(self, field: str, path: object) -> None:
+        """Upload into a field; its input goes when the file is there."""
+        self.find(f"#{field} input[type=file]").send_keys(str(path))
+        self.wait(lambda: not self.find(f"#{field} input[type=file]"))
+
+    def go(self) -> None:
+        self.find("#go").click()
+
+    def said(self, words: str) -> None:
+        self.wait(lambda: words in self.find("#said").text)
+
+    def video(self, field: str) -> dict:
+        """Play it from its beginning."""
+        state = (
+            f"const v = document.querySelector('#{field} video');"
+            "return v && {ready: v.readyState, duration: v.duration, at: v.currentTime, "
+            "src: v.currentSrc, fault: v.error && v.error.message}"
+        )
+        self.wait(lambda: (found := self.driver.execute_script(state)) and found["ready"] >= 2)
+        play = f"const v = document.querySelector('#{field} video'); v.muted = true; v.play()"
+        self.driver.execute_script(play)
+        self.wait(lambda: self.driver.execute_script(state)["at"] > 0)
+        return self.driver.execute_script(state)
+
+
+def test_a_bad_upload_then_a_video_that_plays(open_page, site, examples, tmp_path):
+    page, folder = open_page("ann"), site[1]
+    text = tmp_path / "holiday.mp4"
+    text.write_text("not a video\n")
+    page.give("face_video", text)
+    page.give("speech", speech(tmp_path / "speech.wav", 1))
+    page.go()
+    page.said("video cannot be decoded: holiday.mp4")
+    page.wait(lambda: page.find("#face_video input[type=file]"))  # the field is empty again
+    assert files(folder) == set()
+    page.give("face_video", examples / "face.mp4")
+    page.give("speech", tmp_path / "speech.wav")
+    page.go()
+    page.said("25 frames at 25 frames a second")
+    assert page.video("result")["duration"] == pytest.approx(1)
+    assert page.video("original")["duration"] == pytest.approx(1)
+    page.find("#download").click()
+    page.wait(lambda: files(tmp_path / "downloads") == {"result_voice.mp4"})
+    assert files(folder) == {"result_voice.mp4", "original.mp4"}
+
+
+def test_two_users_at_once_and_one_who_leaves(open_page, lipsync, site, tmp_path):
+    ann, bob, folder = open_page("ann"), open_page("bob"), site[1]
+    for page, seconds in ((ann, 1), (bob, 2)):
+        page.find("#example_video").click()
+        page.give("speech", speech(tmp_path / f"{seconds}.wav", seconds))
+    lipsync.gate.clear()
+    try:
+        ann.go()
+        ann.wait(lambda: "Looking for the face" in ann.find("#result").text)
+        bob.go()
+        bob.wait(lambda: "queue" in bob.find("#result").text)  # his place in it
+    finally:
+        lipsync.gate.set()
+    ann.said("25 frames")
+    bob.said("50 frames")
+    first, second = ann.video("result"), bob.video("result")
+    assert (first["duration"], second["duration"]) == (pytest.approx(1), pytest.approx(2))
+    assert first["src"] != second["src"]
+    lipsync.gate.clear()
+    try:
+        bob.give("speech", tmp_path / "2.wav")
+        bob.go()
+        bob.wait(lambda: "Looking for the face" in bob.find("#result").text)
+        bob.driver.get("about:blank")
+        ann.give("speech", tmp_path / "1.wav")
+        ann.go()
+        ann.wait(lambda: "queue" in ann.find("#result").text)
+    finally:
+        lipsync.gate.set()
+    ann.said("25 frames")
+    ann.wait(lambda: files(folder) == {"result_voice.mp4", "original.mp4"})
+    assert len(list(folder.rglob("result_voice.mp4"))) == 1
