@@ -11,7 +11,7 @@ READY := $(VENV)/.installed
 # The demo's folders; override to keep several, e.g. make demo DEMO=/tmp/demo
 DEMO ?= data/demo
 OUT ?= results/demo
-# So many test files run at once, each in a process of its own
+# So many processes share the test files
 WORKERS ?= 2
 FLAGS := --data_root $(DEMO)/preprocessed --filelists $(DEMO)/corpus/filelists \
          --log_dir $(DEMO)/runs --config configs/tiny_cpu.yaml
@@ -39,7 +39,7 @@ demo: $(READY)
 	    --generator $(DEMO)/checkpoints/wav2lip --log_dir $(DEMO)/runs --out $(OUT)
 
 test: $(READY)
-	ls tests/test_*.py | OMP_NUM_THREADS=1 xargs -P $(WORKERS) -n 1 $(RUN) -m pytest --no-header
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(READY)
 	$(RUN) -m ruff check .
