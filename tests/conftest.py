@@ -79,6 +79,38 @@ def train(
     return result
 
 
+FACE_BOX = [10, 8, 50, 56]  # of smooth_frames
+
+
+def smooth_frames(count: int = 6, side: int = 64, seed: int = 0) -> np.ndarray:
+    """Smooth random pictures (count, side, side, 3) of levels 40..180: offsets do not clip."""
+    import cv2
+
+    rng = np.random.default_rng(seed)
+    small = rng.uniform(40, 180, (count, 8, 8, 3)).astype(np.float32)
+    return np.stack([cv2.resize(picture, (side, side)) for picture in small]).astype(np.uint8)
+
+
+def write_video(path: Path, frames, fps: float = 25, seconds: float | None = None) -> str:
+    """A video of frames (H, W, 3) uint8, with `seconds` of a tone where given."""
+    from video_writer import VideoWriter
+
+    sound = None
+    if seconds is not None:
+        sound = (0.3 * np.sin(np.arange(round(16000 * seconds)) * 0.2)).astype(np.float32)
+    with VideoWriter(path, fps, sound, 16000, audio_tail="keep") as writer:
+        for frame in frames:
+            writer.write(frame)
+    return str(path)
+
+
+def pixels(path: str | os.PathLike) -> np.ndarray:
+    """All frames of a video, (T, H, W, 3) as plain integers, for differences."""
+    from media import iter_frames
+
+    return np.stack([frame for _, frame in iter_frames(path)]).astype(int)
+
+
 class Poison:
     """Pickles into a call that makes a folder: a file that runs code when it is loaded."""
 
@@ -159,3 +191,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tone() -> np.ndarray:
     """One second of 440 Hz at 16 kHz, float32."""
     return (0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)).astype(np.float32)
+
+
+@pytest.fixture
+def boxes(tmp_path: Path):
+    """A detector that finds FACE_BOX in every frame."""
+    from face_detection.boxes import KnownBoxes
+
+    (tmp_path / "boxes.json").write_text(f"[{FACE_BOX}]")
+    return KnownBoxes(tmp_path / "boxes.json")

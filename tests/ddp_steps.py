@@ -1,4 +1,4 @@
-"""Five steps of each training on a fixed batch of 2, shared out among the processes of torchrun.
+"""Three steps of each training on a fixed batch of 2, shared out among the processes of torchrun.
 
 Run by test_distributed.py: ddp_steps.py OUT. In float64, since Adam turns the rounding of gradients
 that are nearly zero into whole steps.
@@ -33,7 +33,7 @@ def draw(generator, *shape, low=0.0, high=1.0):
 
 
 def batches(expert):
-    for step in range(5):
+    for step in range(3):
         generator = torch.Generator().manual_seed(step)
         mel = draw(generator, 1, 80, 16, low=-4, high=4)
         if expert:

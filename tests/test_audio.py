@@ -79,3 +79,19 @@ def test_speech_shorter_than_a_window():
     assert len(audio.speech_chunks(wav, 25, faithful=False)) == 2
     with pytest.raises(InputError, match="shorter than one mel window"):
         audio.speech_chunks(wav, 25, faithful=True)
+
+
+def test_the_silence_gate_rests_the_mouth_in_pauses_only(tone):
+    """A pause of half a second, one too short to count, one at the end; -63 dBFS of noise."""
+    wav = np.concatenate([tone, np.zeros(8000), tone[:4000], np.zeros(3200), tone[:4000],
+                          np.zeros(1600)]).astype(np.float32)  # fmt: skip
+    wav += np.random.default_rng(0).normal(0, 0.0007, len(wav)).astype(np.float32)
+    rows = len(wav) // 200 + 1
+    expected = np.zeros(rows, bool)
+    expected[82:119] = True  # 16000 and 24000 in steps of 200, less half a spectrum's 800
+    expected[178:] = True  # from 35200 + 400 on, though it has fewer than 16 rows
+    np.testing.assert_array_equal(audio.quiet_rows(wav, rows, -45), expected)
+    plain, gated = (audio.speech_chunks(wav, 25, False, silence_gate=g) for g in (None, -45))
+    assert (gated[31] == -4).all() and (plain[31] > -4).any()  # rows 96..112
+    for frame in (*range(2, 20), 39, 42):
+        np.testing.assert_array_equal(gated[frame], plain[frame])

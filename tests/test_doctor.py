@@ -96,6 +96,7 @@ def test_one_speaker_is_told_to_fine_tune(root, tmp_path):
     report = examined(root, tmp_path / "out")
     assert codes(report, "stop") == ["one_speaker"]
     assert "one speaker" in report["verdict"] and "fine-tune" in report["verdict"]
+    assert "--config configs/finetune.yaml" in json.dumps(report)
     (root / "day2").mkdir()  # a folder for each day does not make two people of one
     shutil.move(root / "s0000/00002", root / "day2/00002")
     assert codes(examined(root, tmp_path / "out"), "stop") == ["one_speaker"]

@@ -1,9 +1,12 @@
 import json
+import sys
 
 import numpy as np
 import pytest
 from conftest import run_script
 
+from errors import InputError
+from evaluation.compare_models import get_args_parser, train
 from evaluation.expert_accuracy import balanced_accuracy, longest_run, window_similarities
 from evaluation.mouth import correlation, mouth_opening, mouth_openings
 
@@ -18,15 +21,16 @@ def test_mouth_opening_follows_the_truth_of_synthetic_clips(synthetic_root):
 
 
 def test_mouth_opening_closed_form():
-    face = np.full((100, 100, 3), 120, np.uint8)
-    assert mouth_opening(face, (0, 0, 100, 100)) == 0
+    frame, box = np.full((130, 150, 3), 120, np.uint8), (40, 20, 140, 120)
+    face = frame[20:120, 40:140]
+    assert mouth_opening(frame, box) == 0
     share = 200 / (32 * 56)  # 10 x 20 pixels in a region of 32 x 56
     for inside in (0, 255):  # the dark, and teeth
         face[70:80, 40:60] = inside
-        assert mouth_opening(face, (0, 0, 100, 100)) == pytest.approx(share, rel=1e-3)
+        assert mouth_opening(frame, box) == pytest.approx(share, rel=1e-3)
     face[70:80, 40:60] = 0
-    dim = (face * 0.5).astype(np.uint8)  # the light does not matter
-    assert mouth_opening(dim, (0, 0, 100, 100)) == pytest.approx(share, rel=1e-3)
+    dim = (frame * 0.5).astype(np.uint8)  # the light does not matter
+    assert mouth_opening(dim, box) == pytest.approx(share, rel=1e-3)
 
 
 def test_correlation():
@@ -67,6 +71,23 @@ def test_similarities_are_the_experts_own(preprocessed_root):
             torch.from_numpy(mel.T.copy())[None, None], stack_window(prepare_window(frames))
         )
     assert matrix[5, 9] == pytest.approx(float((audio * face).sum()), abs=1e-5)
+
+
+def test_models_are_trained_where_the_command_was_given(tmp_path, monkeypatch):
+    """A relative --config is found from any folder, by a Python that only looks for its files."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ntest -f "$1" && test -f mine.yaml\n')
+    python.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(python))
+    args = get_args_parser().parse_args(
+        ["--data_root", "d", "--preprocessed_root", "p", "--expert", "e", "--config", "mine.yaml"]
+    )
+    args.expert_file = "e.pth"
+    with pytest.raises(InputError, match="exit code 1"):
+        train("Wav2Lip", args, "checkpoints")
+    (tmp_path / "mine.yaml").touch()
+    train("Wav2Lip", args, "checkpoints")
 
 
 def test_whole_job_end_to_end(synthetic_root, preprocessed_root, tmp_path):

@@ -12,13 +12,13 @@ from conftest import CORPUS
 
 import face_detection
 from errors import InputError
-from face_detection import Box, create_detector
+from face_detection import DETECTORS, Box, create_detector
 
 # ---------------------------------------------------------------- the one way in
 
 
 def test_unknown_detector_names_the_choices():
-    with pytest.raises(InputError, match="'dlib'.*sfd, centerface, boxes"):
+    with pytest.raises(InputError, match="'dlib'.*" + ", ".join(DETECTORS)):
         create_detector("dlib")
 
 

@@ -56,6 +56,10 @@ def test_poisson_takes_the_frames_colours_and_the_faces_pattern():
 def test_tiny_boxes_do_no_harm(box, paste, mask):
     frame = np.full((120, 120, 3), 60, np.uint8)
     paste_face(frame, np.full((96, 96, 3), 180, np.uint8), box, paste, mask)
+    x1, y1, x2, y2 = box
+    assert frame[y1:y2, x1:x2].min() >= 60 and frame.max() <= 180  # between the two
+    frame[y1:y2, x1:x2] = 60
+    assert (frame == 60).all()
 
 
 def test_a_models_own_mask_decides():

@@ -5,13 +5,19 @@ from conftest import GOLDEN
 from errors import InputError
 from face_detection import Box
 from face_track import (
+    BoxSmoother,
     batched,
     checked_box,
     face_frames,
     padded_box,
-    smooth_boxes,
     track_faces,
 )
+
+
+def smooth_boxes(boxes):
+    smoother = BoxSmoother()
+    smoothed = [out for box in boxes for out in smoother.feed(box)]
+    return np.array(smoothed + smoother.flush())
 
 
 def released_smoothing(boxes, window=5):
@@ -45,15 +51,14 @@ class Script:
         return [self.found.pop(0) for _ in frames]
 
 
-def test_faceless_frames_pass_and_part_the_smoothing():
+def test_every_frame_comes_back_with_its_best_box():
     boxes = [Box(x, 10, x + 40, 60, 0.9) for x in (0, 10, 20, 30, 40, 50)]
-    found = [[box] for box in boxes[:3]] + [[]] + [[box] for box in boxes[3:]]
+    found = [[box, Box(0, 0, 9, 9, 0.5)] for box in boxes[:3]] + [[]] + [[b] for b in boxes[3:]]
     frames = [np.full((80, 100, 3), i, np.uint8) for i in range(7)]
-    tracked = list(track_faces(frames, Script(found), (0, 0, 0, 0), batch_size=2))
+    tracked = list(track_faces(frames, Script(found), batch_size=2))
     assert [int(frame[0, 0, 0]) for frame, _ in tracked] == list(range(7))  # in order, none lost
-    assert tracked[3][1] is None
-    first = [(x, 10, x + 40, 60) for x in (0, 10, 20)]
-    np.testing.assert_array_equal([b for _, b in tracked[:3]], smooth_boxes(first))
+    expected = [box[:4] for box in boxes]
+    assert [box for _, box in tracked] == [*expected[:3], None, *expected[3:]]
 
 
 def test_detection_is_batched_and_nothing_is_read_ahead():
@@ -65,7 +70,7 @@ def test_detection_is_batched_and_nothing_is_read_ahead():
             yield np.zeros((20, 20, 3), np.uint8)
 
     detector = Script([[Box(2, 2, 12, 12, 0.9)]] * 100)
-    tracked = track_faces(frames(), detector, (0, 0, 0, 0), batch_size=8)
+    tracked = track_faces(frames(), detector, batch_size=8)
     next(tracked)
     assert len(read) <= 8
     assert detector.calls == [8]
@@ -74,7 +79,9 @@ def test_detection_is_batched_and_nothing_is_read_ahead():
 def test_pads_and_edges():
     assert padded_box((10.9, 20.9, 50.9, 60.9), (0, 10, 0, 0), 100, 100) == (10, 20, 50, 70)
     assert padded_box((-5, -5, 30, 95), (3, 10, 2, 1), 100, 100) == (0, 0, 31, 100)
-    assert padded_box((-30, 5, -10, 20), (0, 0, 0, 0), 100, 100) is None
+    for nothing in ((-30, 5, -10, 20), (10, 10, 11, 50), (10, 10, 50, 11)):
+        assert padded_box(nothing, (0, 0, 0, 0), 100, 100) is None
+    assert padded_box((10, 10, 12, 12), (0, 0, 0, 0), 100, 100) == (10, 10, 12, 12)
 
 
 def test_user_box_is_top_bottom_left_right():

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, Poison, assert_refused, run_script
+from conftest import GOLDEN, Poison, assert_refused, run_script, write_video
 
 from benchmark_eval import random_inception
 from errors import InputError
@@ -17,18 +17,10 @@ from evaluation.fid import fid
 from evaluation.frechet import FeatureStatistics, frechet_distance
 from evaluation.inception import InceptionFeatures, load_inception
 from pretrained import Weights
-from video_writer import VideoWriter
 
 
 def gaussian(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows.mean(axis=0), np.cov(rows, rowvar=False)
-
-
-def write_video(path, frames):
-    with VideoWriter(path, 25) as writer:
-        for frame in frames:
-            writer.write(frame)
-    return path
 
 
 def noise(seed: int, count: int, side: int = 40) -> np.ndarray:

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, assert_refused, run_script
+from conftest import REPOSITORY, assert_refused, pixels, run_script, write_video
 from scipy.io import wavfile
 
 from audio import MEL_STEPS, save_wav, speech_chunks
@@ -24,7 +24,6 @@ from evaluation.pairs import Pair, read_pairs
 from face_track import face_frames
 from inference import LipSync
 from media import iter_frames, load_audio, probe
-from video_writer import VideoWriter
 
 BOX = (30, 130, 30, 130)  # top, bottom, left, right
 PROTOCOL = {"faithful": True, "drop_last": True, "video_fps": 25.0, "pads": (0, 0, 0, 0)}
@@ -38,18 +37,6 @@ def lipsync(weights):
 @pytest.fixture(scope="module")
 def clips(synthetic_root):
     return synthetic_root / "mvlrs_v1" / "main"
-
-
-def pixels(path):
-    return np.stack([frame for _, frame in iter_frames(path)]).astype(int)
-
-
-def write_video(path, frames, seconds=None, fps=25):
-    sound = None if seconds is None else np.zeros(round(16000 * seconds), np.float32)
-    with VideoWriter(path, fps, sound, 16000) as writer:
-        for frame in frames:
-            writer.write(np.asarray(frame, np.uint8))
-    return path
 
 
 def shades(count):
@@ -88,7 +75,7 @@ def test_protocol_frames_are_those_of_the_released_program(lipsync, clips, tmp_p
 
 
 def test_other_rates_are_brought_to_25_by_timestamp(lipsync, tmp_path):
-    write_video(tmp_path / "v.mkv", shades(50), 1.0, fps=50)
+    write_video(tmp_path / "v.mkv", shades(50), seconds=1.0, fps=50)
     generate_pairs(lipsync, [Pair(0, "v", "v")], tmp_path, tmp_path / "o", {}, suffix=".mkv",
                    box=BOX, **PROTOCOL)  # fmt: skip
     made = pixels(tmp_path / "o" / "0.mkv")
@@ -103,9 +90,9 @@ def hard_cases(clips, root):
     (root / "s0001").mkdir(parents=True)
     shutil.copy(clips / f"{good}.mp4", root / f"{good}.mp4")
     faces = [frame for _, frame in iter_frames(clips / f"{good}.mp4")]
-    write_video(root / "short.mkv", faces[:45], 2.0)
+    write_video(root / "short.mkv", faces[:45], seconds=2.0)
     blank = [np.full_like(face, 90) if i == 7 else face for i, face in enumerate(faces)]
-    write_video(root / "blank.mkv", blank, 2.0)
+    write_video(root / "blank.mkv", blank, seconds=2.0)
     write_video(root / "mute.mkv", faces)
     (root / "broken.mp4").write_bytes(b"no video\n" * 99)
     save_wav(np.zeros(1600), root / "brief.wav")
@@ -163,7 +150,7 @@ def test_done_pairs_are_not_made_again(lipsync, clips, tmp_path):
 
 
 def test_a_video_of_other_settings_does_not_stay_where_the_pair_is_skipped(lipsync, tmp_path):
-    write_video(tmp_path / "v.mkv", shades(30), 1.0)
+    write_video(tmp_path / "v.mkv", shades(30), seconds=1.0)
     out = tmp_path / "o"
     pairs = [Pair(0, "v", "v"), Pair(1, "v", "v")]
     generate_pairs(lipsync, pairs, tmp_path, out, {}, box=BOX, **PROTOCOL)
@@ -173,7 +160,7 @@ def test_a_video_of_other_settings_does_not_stay_where_the_pair_is_skipped(lipsy
 
 
 def test_shards_share_the_list(lipsync, tmp_path):
-    write_video(tmp_path / "v.mkv", shades(10), 0.4)
+    write_video(tmp_path / "v.mkv", shades(10), seconds=0.4)
     pairs = [Pair(i, "v", "v") for i in range(6)]
     made = [
         generate_pairs(lipsync, pairs, tmp_path, tmp_path / "o", {}, shard=shard, box=BOX,
@@ -184,7 +171,8 @@ def test_shards_share_the_list(lipsync, tmp_path):
 
 
 def test_default_mode_skips_the_same_pairs_and_ends_with_the_video(lipsync, tmp_path):
-    write_video(tmp_path / "v.mkv", shades(46), 2.0)  # 46 whole windows, 50 frames of speech
+    # 46 whole mel windows, 50 frames of speech
+    write_video(tmp_path / "v.mkv", shades(46), seconds=2.0)
     options = PROTOCOL | {"faithful": False, "pad": "trim", "box": BOX}
     generate_pairs(lipsync, [Pair(0, "v", "v")], tmp_path, tmp_path / "o", {}, suffix=".mkv",
                    **options)  # fmt: skip
@@ -242,7 +230,7 @@ def test_bad_input_ends_in_one_line(weights, clips, tmp_path):
 
 
 def test_no_video_at_all_is_an_error(weights, tmp_path):
-    write_video(tmp_path / "v.mkv", shades(30), 1.0)
+    write_video(tmp_path / "v.mkv", shades(30), seconds=1.0)
     (tmp_path / "list.txt").write_text("v v\nnone v\n")
     args = gen_videos_from_filelist.get_args_parser().parse_args(
         list(map(str, command(weights, tmp_path / "list.txt", tmp_path, tmp_path / "o")[2:]))
@@ -268,7 +256,7 @@ def test_real_videos_in_their_three_modes(weights, clips, tmp_path):
     faces = [frame for _, frame in iter_frames(clips / "s0001/00001.mp4")][:20]
     for i, face in enumerate(faces):
         face[:4] = 12 * i  # a strip that no face box reaches
-    write_video(tmp_path / "v.mkv", faces, 0.8)
+    write_video(tmp_path / "v.mkv", faces, seconds=0.8)
     (tmp_path / "voices").mkdir()
     save_wav(0.1 * np.sin(np.arange(32000)), tmp_path / "voices" / "to say.wav")
 

@@ -33,10 +33,16 @@ def test_overrides_win_over_config_and_config_over_defaults(tmp_path):
     assert hp.img_size == 96
 
 
+def test_an_empty_value_is_an_empty_text(tmp_path):
+    (tmp_path / "c.yaml").write_text("amp: bfloat16\n")
+    assert load_hparams(tmp_path / "c.yaml", ["amp="]).amp == ""
+
+
 def test_saved_file_gives_the_same_set(tmp_path):
     hp = load_hparams(None, ["batch_size=3", "syncnet_wt=0.03"])
     hp.save(tmp_path / "hparams.yaml")
     assert load_hparams(tmp_path / "hparams.yaml") == hp
+    assert [path.name for path in tmp_path.iterdir()] == ["hparams.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +53,10 @@ def test_saved_file_gives_the_same_set(tmp_path):
         ("batch_size=2.5", "int"),
         ("batch_size=true", "int"),
         ("batch_size=0", "at least 1"),
+        ("batch_size=", "int"),
+        ("seed=-1", "at least 0"),
+        ("syncnet_lr=-1e-4", "at least 0"),
+        ("ema=1", "below 1"),
         ("syncnet_lr=.nan", "float"),
         ("preemphasize=3", "bool"),
         ("batch_size", "key=value"),

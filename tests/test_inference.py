@@ -1,6 +1,5 @@
 import json
 import os
-import pickle
 import shutil
 
 import av
@@ -8,11 +7,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, Poison, assert_refused, run_script
+from conftest import GOLDEN, assert_refused, pixels, run_script, write_video
+from test_enhance import INVERT, command
 
+import backends
 from errors import InputError
 from inference import LipSync, Options, get_args_parser
-from media import iter_frames, probe
+from media import probe
 
 FOLDER = GOLDEN / "inference"
 CASES = {
@@ -37,10 +38,6 @@ def lipsync(filled_generator):
 @pytest.fixture
 def out(tmp_path):
     return str(tmp_path / "out.mkv")
-
-
-def pixels(path):
-    return np.stack([frame for _, frame in iter_frames(path)]).astype(int)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -96,14 +93,8 @@ def test_only_the_box_changes(lipsync, out):
 
 
 def test_a_short_video_starts_again(lipsync, out, tmp_path):
-    from video_writer import VideoWriter
-
-    short = str(tmp_path / "short.mkv")
     source = pixels(FACE).astype(np.uint8)[:4]
-    with VideoWriter(short, 25) as writer:
-        for frame in source:
-            writer.write(frame)
-    summary = lipsync.run(short, SPEECH, out, box=BOX)
+    summary = lipsync.run(write_video(tmp_path / "short.mkv", source), SPEECH, out, box=BOX)
     frames = pixels(out)
     assert len(frames) == summary.frames > 8
     for index, frame in enumerate(frames):
@@ -123,15 +114,46 @@ def test_batch_size_does_not_change_the_frames(lipsync, out):
     assert np.abs(pixels(out) - whole).max() <= 1
 
 
+def test_paste_mask_and_enhancer_are_those_asked_for(lipsync, out, tmp_path):
+    def boxed(**options):
+        lipsync.run(FACE, SPEECH, out, box=BOX, **options)
+        return pixels(out)[:5, 30:170, 40:150]
+
+    before = pixels(FACE)[:5, 30:170, 40:150]
+    hard, soft, lower = boxed(paste="hard"), boxed(), boxed(paste="hard", mask="lower")
+    assert np.abs(hard - before)[:, :, 0].mean() > 10 > 2 > np.abs(soft - before)[:, :, 0].mean()
+    assert (lower[:, :70] == before[:, :70]).all() and (lower[:, 70:] == hard[:, 70:]).all()
+    enhanced = boxed(paste="hard", enhance=command(INVERT, "{size}", 3), enhance_size=96)
+    assert np.abs(enhanced - (255 - hard)).max() <= 1
+
+
+def test_int8_is_calibrated_on_the_jobs_own_faces(weights, out, monkeypatch):
+    create, seen = backends.create_backend, []
+
+    def spied(model, device, name="auto", calibration=None):
+        if calibration is not None:
+            assert name == "openvino"
+            seen.extend(calibration)
+        return create(model, device, "torch")
+
+    monkeypatch.setattr(backends, "create_backend", spied)
+    LipSync(weights, "cpu", int8=True).run(FACE, SPEECH, out, box=BOX)
+    faces, mels = (np.concatenate(part) for part in zip(*seen, strict=True))
+    crop = cv2.resize(pixels(FACE)[1].astype(np.uint8)[30:170, 40:150], (96, 96))
+    assert (faces[1] == crop).all() and mels.shape == (len(pixels(out)), 80, 16)
+    with pytest.raises(InputError, match="--int8 needs the openvino"):
+        LipSync(weights, "cpu", backend="torch", int8=True)
+
+
 def boxes_file(tmp_path, boxes):
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps({"boxes": boxes}))
     return {"path": str(path)}
 
 
-def test_faceless_frames_pass_through_or_stop(filled_generator, out, tmp_path):
+def test_faceless_frames_pass_through_or_stop(weights, out, tmp_path):
     known = boxes_file(tmp_path, [[40, 30, 150, 170]] * 3 + [None] * 2 + [[40, 30, 150, 170]] * 30)
-    lipsync = LipSync(filled_generator, "cpu", "boxes", known)
+    lipsync = LipSync(weights, "cpu", "boxes", known)
     summary = lipsync.run(FACE, SPEECH, out, nosmooth=True, pads=(0, 0, 0, 0))
     before, after = pixels(FACE), pixels(out)
     again = len(before)  # the video is shorter than the speech and starts again
@@ -140,14 +162,14 @@ def test_faceless_frames_pass_through_or_stop(filled_generator, out, tmp_path):
         assert (before[frame % again] == new).all() == (frame % again in (3, 4))
     os.remove(out)
     for options in ({"no_face": "error"}, {"faithful": True}):
-        lipsync = LipSync(filled_generator, "cpu", "boxes", known)
+        lipsync = LipSync(weights, "cpu", "boxes", known)
         with pytest.raises(InputError, match="no face in frame 3"):
             lipsync.run(FACE, SPEECH, out, **options)
         assert os.listdir(tmp_path) == ["boxes.json"]
 
 
-def test_video_without_any_face(filled_generator, out, tmp_path):
-    lipsync = LipSync(filled_generator, "cpu", "boxes", boxes_file(tmp_path, [None] * 40))
+def test_video_without_any_face(weights, out, tmp_path):
+    lipsync = LipSync(weights, "cpu", "boxes", boxes_file(tmp_path, [None] * 40))
     with pytest.raises(InputError, match="no face found in any frame.*--box"):
         lipsync.run(FACE, SPEECH, out)
     assert os.listdir(tmp_path) == ["boxes.json"]
@@ -158,7 +180,6 @@ def test_memory_does_not_grow_with_the_video(lipsync, tmp_path, monkeypatch):
     import weakref
 
     import face_track
-    from video_writer import VideoWriter
 
     frames, alive = [], []
     original = face_track.crop_face
@@ -173,11 +194,9 @@ def test_memory_does_not_grow_with_the_video(lipsync, tmp_path, monkeypatch):
 
     monkeypatch.setattr(face_track, "crop_face", counted)
     monkeypatch.setattr(lipsync.backend, "generate", blank)
-    video, seconds = str(tmp_path / "long.mkv"), 8
-    sound = np.zeros(16000 * seconds, np.float32)
-    with VideoWriter(video, 25, sound, 16000) as writer:
-        for _ in range(25 * seconds):
-            writer.write(np.zeros((200, 180, 3), np.uint8))
+    seconds = 8
+    black = np.zeros((25 * seconds, 200, 180, 3), np.uint8)
+    video = write_video(tmp_path / "long.mkv", black, seconds=seconds)
     lipsync.run(video, video, str(tmp_path / "o.mkv"), box=BOX, wav2lip_batch_size=8)
     assert len(alive) == 25 * seconds
     assert max(alive) <= 4 * 8 + 4  # decoded, generated, waiting and pasted: a batch each
@@ -207,63 +226,36 @@ def cli(weights, *argv, face=FACE, audio=SPEECH, out="o.mp4", cwd):
     )  # fmt: skip
 
 
-def test_command_line_makes_a_video_with_odd_names(filled_generator, tmp_path):
+def test_command_line_makes_a_video_with_odd_names(weights, tmp_path):
     face = shutil.copy(FACE, tmp_path / "my face ü 測試 (1).mkv")
-    result = cli(filled_generator, "--box", 30, 170, 40, 150, face=face,
+    result = cli(weights, "--box", 30, 170, 40, 150, face=face,
                  out="new folder/result é.mp4", cwd=tmp_path)  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert probe(tmp_path / "new folder/result é.mp4").has_audio
     assert "frames at 25 fps" in result.stdout
 
 
-def test_bad_input_is_one_line_and_leaves_nothing(filled_generator, tmp_path):
-    def refused(*words, weights=filled_generator, argv=("--box", 30, 170, 40, 150), **files):
-        assert_refused(cli(weights, *argv, cwd=tmp_path, **files), *words)
-
-    def file(name, content=b""):
-        (tmp_path / name).write_bytes(content)
-        return tmp_path / name
-
-    refused("face not found", face="nothing.mp4")
-    refused("audio not found", audio="nothing.wav")
-    refused("empty", face=file("empty.mp4"))
-    refused("empty", audio=file("empty.wav"))
-    refused("cannot be decoded", face=file("text.mp4", b"just text\n" * 99))
-    refused("no audio track", audio=FACE)
-    refused("no video track", face=SPEECH)
-    refused("web page", weights=file("page.pth", b"<!DOCTYPE html><html></html>"))
-    refused("damaged", weights=file("cut.pth", filled_generator.read_bytes()[:100000]))
-    refused("--box", argv=("--box", 30, 1700, 40, 150))
-    refused("ends in .mp4", out="o.avi")
-    refused("frames a second", face=FOLDER / "face.png", argv=("--fps", 0, "--box", 40, 90, 40, 90))
-    (tmp_path / "p.pth").write_bytes(pickle.dumps({"state_dict": Poison(str(tmp_path / "ran"))}))
-    refused("refused", "could run code", weights=tmp_path / "p.pth")
-    with_module = torch.load(filled_generator, weights_only=True)["state_dict"]
-    foreign = {name.replace("output_block", "o"): value for name, value in with_module.items()}
+def test_bad_input_is_one_line_and_leaves_nothing(weights, tmp_path):
+    """As a command; of other faults tell test_inputs.py and test_checkpoint.py."""
+    (tmp_path / "empty.wav").touch()
+    state = torch.load(weights, weights_only=True)["state_dict"]
+    foreign = {name.replace("output_block", "o"): value for name, value in state.items()}
     torch.save({"state_dict": foreign}, tmp_path / "foreign.pth")
-    refused("is not a Wav2Lip", weights=tmp_path / "foreign.pth")
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {
-        "empty.mp4",
-        "empty.wav",
-        "text.mp4",
-        "page.pth",
-        "cut.pth",
-        "p.pth",
-        "foreign.pth",
-    }
+    assert_refused(cli(weights, face="nothing.mp4", cwd=tmp_path), "face not found")
+    assert_refused(cli(weights, audio="empty.wav", cwd=tmp_path), "audio is empty")
+    assert_refused(cli("foreign.pth", cwd=tmp_path), "is not a Wav2Lip")
+    assert_refused(cli(weights, "--box", 30, 1700, 40, 150, cwd=tmp_path), "--box")
+    assert sorted(os.listdir(tmp_path)) == ["empty.wav", "foreign.pth"]
 
 
-def test_picture_without_a_face_is_refused_and_box_rescues_it(filled_generator, tmp_path):
-    noise = np.full((200, 200, 3), 90, np.uint8)
-    cv2.imwrite(str(tmp_path / "flat.png"), noise)
-    assert_refused(
-        cli(filled_generator, face=tmp_path / "flat.png", cwd=tmp_path), "no face", "--box"
-    )
-    result = cli(filled_generator, "--box", 20, 180, 20, 180, face=tmp_path / "flat.png",
-                 cwd=tmp_path)  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "o.mp4").exists()
+def test_picture_without_a_face_is_refused_and_box_rescues_it(lipsync, out, tmp_path):
+    flat = str(tmp_path / "flat.png")
+    cv2.imwrite(flat, np.full((200, 200, 3), 90, np.uint8))
+    with pytest.raises(InputError, match="no face.*--box"):
+        lipsync.run(flat, SPEECH, out)
+    assert os.listdir(tmp_path) == ["flat.png"]
+    lipsync.run(flat, SPEECH, out, box=(20, 180, 20, 180))
+    assert np.abs(pixels(out)[:, 60:140, 60:140] - 90).mean() > 5
 
 
 @pytest.mark.corpus
@@ -275,7 +267,7 @@ def test_real_face_with_a_real_mp3(lipsync, corpus, tmp_path, face):
     assert abs(video - audio) <= 1 / 25 and summary.faceless == []
 
 
-def test_a_larger_generator_draws_at_its_own_size(tmp_path):
+def test_a_larger_generator_draws_at_its_own_size(out, tmp_path):
     from checkpoint import describe_model
     from models import create_model
 
@@ -283,11 +275,10 @@ def test_a_larger_generator_draws_at_its_own_size(tmp_path):
     model = create_model("Wav2Lip", 0.125, 192)
     weights = tmp_path / "w.pth"
     torch.save({"state_dict": model.state_dict(), "model": describe_model(model)}, weights)
-    assert LipSync(weights, "cpu").img_size == 192
-    face = FOLDER / "face.png"
-    result = cli(weights, "--box", 40, 200, 60, 190, face=face, out="o.mkv", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    before, after = cv2.imread(str(face)).astype(int), pixels(tmp_path / "o.mkv")
+    lipsync, face = LipSync(weights, "cpu"), str(FOLDER / "face.png")
+    assert lipsync.img_size == 192
+    lipsync.run(face, SPEECH, out, box=(40, 200, 60, 190))
+    before, after = cv2.imread(face).astype(int), pixels(out)
     assert abs(len(after) / 25 - speech_seconds()) <= 1 / 25
     assert (after[:, :40] == before[:40]).all()  # above the box
     assert np.abs(after[:, 110:190, 80:170] - before[110:190, 80:170]).mean() > 5

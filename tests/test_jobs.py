@@ -125,6 +125,18 @@ def test_a_row_s_flags_come_before_those_of_the_command_line(weights, folder):
     assert second == options_from(args)
 
 
+def test_what_the_frames_depend_on_is_in_a_job_s_key(weights, folder):
+    path = manifest(folder, "face25.mkv,speech.wav,1.mkv,")
+
+    def key(*argv):
+        args = arguments(weights, path, *argv)
+        return read_manifest(args, options_from(args))[0].key
+
+    assert key() == key("--workers", 2)
+    for argv in (("--int8",), ("--det_size", 320), ("--detector", "sfd"), ("--paste", "hard")):
+        assert key() != key(*argv), argv
+
+
 @pytest.mark.parametrize(
     ("header", "rows", "words"),
     [

@@ -86,10 +86,10 @@ def test_odd_sizes_gain_an_edge_pixel(tmp_path):
 
 def test_variable_rate_is_resampled_by_timestamp(tmp_path):
     times = [0, 40, 80, 120, 400, 440, 480]  # frame 3 is held for 0.28 s
-    path = write_timed(tmp_path / "v.mkv", numbered(7), times)
-    got = seen(path, 25)
     expected = [int(np.argmin([abs(40 * k - t) for t in times])) for k in range(13)]
-    assert got[:13] == expected
+    for start in (0, 1370):  # seconds count from the first frame
+        path = write_timed(tmp_path / "v.mkv", numbered(7), [start + time for time in times])
+        assert seen(path, 25)[:13] == expected
 
 
 @pytest.mark.parametrize("fps", [15, 23.976, 30, 50, 59.94])
@@ -145,7 +145,6 @@ def test_late_audio_is_aligned_to_the_first_frame(tmp_path, tone):
     wav = media.load_audio(path)
     assert np.abs(wav[:4780]).max() < 1e-3
     np.testing.assert_allclose(wav[4816:12000], tone[16:7200], atol=0.01)
-    assert len(media.load_audio(path, align_to_video=False)) == 8000
 
 
 def test_audio_is_resampled_and_mixed(tmp_path):

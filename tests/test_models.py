@@ -8,7 +8,7 @@ from fill import fill, inputs
 
 from errors import InputError
 from models import create_model
-from models.syncnet import cosine_loss, get_sync_loss, stack_window, sync_accuracy
+from models.syncnet import cosine_loss, generator_sync_loss, stack_window, sync_accuracy
 from models.wav2lip import fold_time, unfold_time
 
 MEL = {"low": -4, "high": 4}
@@ -65,7 +65,8 @@ def test_small_models_train(width):
     mel, faces = torch.randn(2, 5, 1, 80, 16), torch.rand(2, 6, 5, 96, 96)
     frames = generator(mel, faces)
     assert frames.shape == (2, 3, 5, 96, 96)
-    get_sync_loss(expert, mel[:, 0], frames).backward()
+    assert not generator_sync_loss(expert, mel[:, 0], frames, 0.0).requires_grad
+    generator_sync_loss(expert, mel[:, 0], frames, 0.03).backward()
     assert all(p.grad is not None for p in generator.parameters())
     channels = [m.out_channels for m in generator.modules() if isinstance(m, torch.nn.Conv2d)]
     assert min(c for c in channels if c != 3) >= 8
@@ -223,6 +224,13 @@ def test_a_larger_model_starts_as_the_released_one(name, img_size):
 def test_other_sizes_are_refused(name, img_size):
     with pytest.raises(InputError, match=f"img_size {img_size}; .*96, 192, 288, 384"):
         create_model(name, img_size=img_size)
+
+
+@pytest.mark.parametrize("width", [0, -0.5, 4.5, float("nan")])
+@pytest.mark.parametrize("name", [*NAMES, "SyncNet_v2", "crossattn"])
+def test_widths_that_could_not_be_loaded_are_refused(name, width):
+    with pytest.raises(InputError, match="width"):
+        create_model(name, width)
 
 
 def test_the_lse_judge_has_one_size():

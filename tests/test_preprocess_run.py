@@ -1,6 +1,7 @@
 """Preprocessing at scale: kills, shards, several processes, Ray."""
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -15,7 +16,7 @@ from conftest import REPOSITORY, assert_refused, run_script
 from preparation.clip_writer import Busy, claim
 from preparation.corpus import in_shard
 from preparation.pieces import PieceRules
-from preparation.pipeline import Settings
+from preparation.pipeline import Result, Settings
 from preparation.run import Usage, run, run_on_ray
 
 FLAGS = ("--ngpu", "0", "--detector", "boxes", "--workers", "2")  # known boxes: quick
@@ -115,6 +116,33 @@ def test_a_worker_process_that_dies_takes_only_its_own_video_along(
     again = list(run(videos_of(corpus_of_both_kinds), settings(tmp_path), ["cpu"], Usage()))
     assert {result.name for result in again if not result.skipped} <= {failed[0].name}
     assert tree(tmp_path) == whole
+
+
+def answer_once(settings, device, connection):
+    connection.send(Result(connection.recv()[0]))
+
+
+def test_workers_that_die_after_an_answer_are_found_out(tmp_path, monkeypatch):
+    """They are gone when the next videos are sent."""
+    monkeypatch.setattr("preparation.run._serve", answer_once)
+    videos = [(str(number), "x.mp4") for number in range(6)]
+    stream = run(videos, settings(tmp_path), ["cpu", "cpu"], Usage())
+    results = [next(stream)]
+    for process in multiprocessing.active_children():
+        process.join()
+    results += stream
+    errors = {result.name: result.error for result in results}
+    assert len(results) == len(errors) == 6
+    assert list(errors.values()).count(None) == 2
+    assert sum("process died" in (error or "") for error in errors.values()) == 2
+    assert sum("run again" in (error or "") for error in errors.values()) == 2
+
+
+def test_workers_that_die_when_all_is_done_do_no_harm(tmp_path, monkeypatch):
+    monkeypatch.setattr("preparation.run._serve", answer_once)
+    videos = [("a", "x.mp4"), ("b", "x.mp4")]
+    results = list(run(videos, settings(tmp_path), ["cpu", "cpu"], Usage()))
+    assert len(results) == 2 and not any(result.error for result in results)
 
 
 def test_a_ray_run_survives_the_loss_of_a_worker(corpus_of_both_kinds, whole, tmp_path):

@@ -7,14 +7,11 @@ import os
 import cv2
 import numpy as np
 import pytest
-import torch
 from conftest import GOLDEN
-from fill import fill
 
 from errors import InputError
 from inference import LipSync
 from media import iter_frames
-from models import create_model
 from preview import write_preview
 
 FACE = str(GOLDEN / "inference" / "face25.mkv")
@@ -23,11 +20,8 @@ BOX = {"box": (30, 170, 40, 150)}
 
 
 @pytest.fixture(scope="module")
-def lipsync(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
-    state = fill(create_model("Wav2Lip", 0.125)).state_dict()
-    torch.save({"state_dict": state, "model": {"name": "Wav2Lip", "width": 0.125}}, path)
-    return LipSync(path, "cpu", backend="torch")
+def lipsync(weights):
+    return LipSync(weights, "cpu", backend="torch")
 
 
 @pytest.fixture

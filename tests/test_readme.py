@@ -37,7 +37,7 @@ NOT_RUN = {
     "make test": "would run this test again",
     "make lint": "is no test",
     "pip install -r requirements-app.txt": "installs; test_app.py runs what it brings",
-    "python app.py --checkpoint_path checkpoints/wav2lip.pth": "serves until it is ended; test_app.py",
+    "python app.py --checkpoint_path checkpoints/wav2lip.pth": "serves on; test_app.py",
     "python benchmark.py data --data_root prepared --filelists prepared/filelists": "starts Python "
     "again and again; test_benchmark.py runs it",
 }
@@ -61,9 +61,7 @@ APPENDED = {
     "--videos results/result_voice.mp4": "--videos me.mp4 --vshift 10",
     "--videos results/dubbed": "--videos me.mp4 --vshift 10 --min_track 12 --min_face_size 10 "
     "--detector centerface --expert checkpoints/lipsync_expert.pth",
-    "compare_models": f"--models Wav2Lip --device cpu {ONE_STEP} "
-    "--data_root {root}/data/demo/corpus "
-    "--preprocessed_root {root}/data/demo/preprocessed",  # trains in the repository's folder
+    "compare_models": f"--models Wav2Lip --device cpu {ONE_STEP}",
     "benchmark.py inference": "--batches 1 --repeats 1 --backends torch "
     "--checkpoint_path checkpoints/wav2lip.pth",
 }
@@ -106,12 +104,12 @@ COMMANDS = commands()
 RUN = [command for command in COMMANDS if command.text not in NOT_RUN]
 
 
-def adapted(line: str, root: Path) -> str:
+def adapted(line: str) -> str:
     """What is run in the place of a page's line."""
     for old, new in REPLACED.items():
         line = line.replace(old, new)
     line, *redirect = line.split(" > ")
-    added = [extra.format(root=root) for mark, extra in APPENDED.items() if mark in f"{line} "]
+    added = [extra for mark, extra in APPENDED.items() if mark in f"{line} "]
     return " > ".join([" ".join((line, *added)), *redirect])
 
 
@@ -142,7 +140,7 @@ def test_command(command, sandbox, python, monkeypatch):
         (sandbox / "block.py").write_text(command.text)
         code, output = python(["block.py"], sandbox)
     else:
-        line = adapted(command.text, sandbox)
+        line = adapted(command.text)
         words = shlex.split(line)
         if words[0] == "python" and ">" not in words:
             code, output = python(words[1:], sandbox)

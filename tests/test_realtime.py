@@ -27,8 +27,8 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def lipsync(filled_generator):
-    return LipSync(filled_generator, device="cpu")
+def lipsync(weights):
+    return LipSync(weights, device="cpu")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -56,10 +56,10 @@ def test_close_ends_the_threads(lipsync):
     assert threading.active_count() == before
 
 
-def test_a_frame_without_a_face_passes(filled_generator, tmp_path):
+def test_a_frame_without_a_face_passes(weights, tmp_path):
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps({"boxes": [[40, 30, 150, 170]] * 3 + [None] * 50}))
-    lipsync = LipSync(filled_generator, "cpu", "boxes", {"path": str(path)})
+    lipsync = LipSync(weights, "cpu", "boxes", {"path": str(path)})
     source = [frame for _, frame in iter_frames(VIDEO)]
     with LipSyncStream(lipsync, VIDEO, no_face="pass") as stream:
         frames = stream.feed(load_audio(SPEECH))

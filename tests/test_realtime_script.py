@@ -20,20 +20,6 @@ FOLDER = GOLDEN / "inference"
 FACE, VIDEO, SPEECH = (str(FOLDER / name) for name in ("face.png", "face25.mkv", "speech.wav"))
 
 
-@pytest.fixture(scope="module")
-def small_generator(tmp_path_factory):
-    """A narrow generator: the script's own behaviour is tested, quickly."""
-    import torch
-    from fill import fill
-
-    from models import create_model
-
-    path = tmp_path_factory.mktemp("small") / "wav2lip.pth"
-    state = fill(create_model("Wav2Lip", width=0.125)).state_dict()
-    torch.save({"state_dict": state, "model": {"name": "Wav2Lip", "width": 0.125}}, path)
-    return path
-
-
 def command(weights, *extra, face=FACE, audio=SPEECH):
     box = ("--box", "40", "200", "60", "190")
     argv = ("--checkpoint_path", weights, "--face", face, "--audio", audio, *box, *extra)
@@ -46,9 +32,9 @@ def live(weights, *extra, **keywords):
     return subprocess.run(argv, capture_output=True, timeout=600, cwd=REPOSITORY, **keywords)
 
 
-def test_file_with_report(small_generator, tmp_path):
+def test_file_with_report(weights, tmp_path):
     out, report = tmp_path / "out.mp4", tmp_path / "report.json"
-    result = live(small_generator, "--outfile", out, "--report", report)
+    result = live(weights, "--outfile", out, "--report", report)
     assert result.returncode == 0 and not result.stdout, result.stderr
     seen = json.loads(report.read_text())
     seconds = len(load_audio(SPEECH)) / 16000
@@ -61,17 +47,17 @@ def test_file_with_report(small_generator, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["out.mp4", "report.json"]
 
 
-def test_raw_pixels_from_standard_input(small_generator):
+def test_raw_pixels_from_standard_input(weights):
     pcm = np.round(load_audio(SPEECH) * 32767).astype("<i2")
-    result = live(small_generator, "--outfile", "-", "--format", "raw", "--seconds", "0.4",
+    result = live(weights, "--outfile", "-", "--format", "raw", "--seconds", "0.4",
                   audio="-", input=pcm.tobytes())  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert len(result.stdout) == 10 * 256 * 256 * 3
     assert b"10 frames" in result.stderr
 
 
-def test_a_closed_pipe_ends_quietly(small_generator):
-    argv = command(small_generator, "--outfile", "-")
+def test_a_closed_pipe_ends_quietly(weights):
+    argv = command(weights, "--outfile", "-")
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert len(process.stdout.read(1000)) == 1000
     process.stdout.close()
@@ -81,9 +67,9 @@ def test_a_closed_pipe_ends_quietly(small_generator):
     process.stderr.close()
 
 
-def test_interruption_finishes_the_file(small_generator, tmp_path):
+def test_interruption_finishes_the_file(weights, tmp_path):
     out = tmp_path / "out.mp4"
-    argv = command(small_generator, "--outfile", out, audio="-")
+    argv = command(weights, "--outfile", out, audio="-")
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stderr.readline() == b"ready\n"
     process.stdin.write(np.zeros(16000, "<i2").tobytes())
@@ -96,7 +82,7 @@ def test_interruption_finishes_the_file(small_generator, tmp_path):
     assert os.listdir(tmp_path) == ["out.mp4"]
 
 
-def test_bad_input_is_refused(small_generator, tmp_path):
+def test_bad_input_is_refused(weights, tmp_path):
     picture, text = str(tmp_path / "grey.png"), tmp_path / "text.wav"
     import cv2
 
@@ -107,7 +93,7 @@ def test_bad_input_is_refused(small_generator, tmp_path):
     def refused(*words, **changes):
         flags = {"face": FACE, "audio": SPEECH, "outfile": out} | changes
         argv = [part for name, value in flags.items() for part in (f"--{name}", value)]
-        result = run_script("realtime.py", "--checkpoint_path", small_generator, *argv)
+        result = run_script("realtime.py", "--checkpoint_path", weights, *argv)
         assert_refused(result, *words)
         assert sorted(os.listdir(tmp_path)) == ["grey.png", "text.wav"]
 
@@ -120,7 +106,7 @@ def test_bad_input_is_refused(small_generator, tmp_path):
     refused("--silence_gate", silence_gate=-40)
 
 
-def test_empty_standard_input(small_generator, tmp_path):
-    result = live(small_generator, "--outfile", tmp_path / "o.mp4", audio="-", input=b"")
+def test_empty_standard_input(weights, tmp_path):
+    result = live(weights, "--outfile", tmp_path / "o.mp4", audio="-", input=b"")
     assert result.returncode == 2 and b"no sound came" in result.stderr
     assert not os.listdir(tmp_path)

@@ -10,11 +10,21 @@ import sys
 import time
 
 import pytest
-from conftest import REPOSITORY, assert_refused, run_script
+from conftest import REPOSITORY, assert_refused, run_script, smooth_frames, write_video
 
+from errors import InputError
+from evaluation.inception import INCEPTION
 from evaluation.pairs import Pair
-from evaluation.report import GROUPS, Videos, get_args_parser, score_sync, wrong_sound
-from evaluation.report_plots import rank
+from evaluation.report import (
+    GROUPS,
+    Videos,
+    generate,
+    get_args_parser,
+    score_fid,
+    score_sync,
+    wrong_sound,
+)
+from evaluation.report_plots import plot_report, rank
 from evaluation.report_text import _verdict
 
 # nothing is to be downloaded, wherever the tests run
@@ -122,6 +132,13 @@ def test_a_wrong_root_or_list_is_refused(command, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def arguments(folder, *argv):
+    return get_args_parser().parse_args(
+        ["--checkpoint", "w.pth", "--filelist", "l.txt", "--data_root", str(folder),
+         "--device", "cpu", "--out", str(folder), *argv]
+    )  # fmt: skip
+
+
 def test_lse_of_every_group(tmp_path, clips):
     """With SyncNet v2's weights there, its numbers are LSE."""
     import torch
@@ -131,10 +148,7 @@ def test_lse_of_every_group(tmp_path, clips):
 
     weights = tmp_path / "syncnet_v2.model"
     torch.save(fill(create_model("SyncNet_v2")).state_dict(), weights)
-    args = get_args_parser().parse_args(
-        ["--checkpoint", "w.pth", "--filelist", "l.txt", "--data_root", "d", "--device", "cpu",
-         "--out", str(tmp_path), "--syncnet_weights", str(weights)]
-    )  # fmt: skip
+    args = arguments(tmp_path, "--syncnet_weights", str(weights))
     clip, other = (str(clips / f"s000{i}/00001.mp4") for i in (0, 1))
     videos = Videos([("0 b a", clip)], [("a", clip)], [("0 b a", clip, other)])
     missing = []
@@ -145,6 +159,25 @@ def test_lse_of_every_group(tmp_path, clips):
     lse = {group: scores["lse"][group]["scores"] for group in GROUPS}
     assert lse["generated"] == lse["real"]  # the same clip
     assert lse["wrong sound"]["lse_d"]["mean"] != lse["real"]["lse_d"]["mean"]
+
+
+def test_damaged_weights_are_not_said_to_be_absent(tmp_path, monkeypatch):
+    monkeypatch.setattr("pretrained.CHECKPOINTS", tmp_path)
+    (tmp_path / INCEPTION.name).write_bytes(b"<!DOCTYPE html><html></html>")
+    with pytest.raises(InputError, match=f"{INCEPTION.name} is a web page"):
+        score_fid(arguments(tmp_path), Videos(), [])
+
+
+def test_pictures_of_clips_whose_names_have_blanks(tmp_path, monkeypatch):
+    write_video(tmp_path / "a clip.mp4", smooth_frames())
+    monkeypatch.setattr("evaluation.report.generate_pairs", lambda *_, **__: {"skipped": []})
+    videos, _ = generate(arguments(tmp_path), [Pair(0, "a clip", "a clip")], {}, None)
+    ((name, made),) = videos.generated
+    write_video(made, smooth_frames())
+    groups = {"generated": {"by_video": {name: [{"sync_distance": 1.0, "sync_confidence": 2.0}]}}}
+    pictures = plot_report({"sync": groups}, videos, str(tmp_path))
+    assert len(pictures) == 3
+    assert all((tmp_path / picture).stat().st_size > 1000 for picture in pictures.values())
 
 
 def test_wrong_sound_is_never_the_clips_own():

@@ -1,5 +1,5 @@
 import itertools
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -73,25 +73,27 @@ def test_small_batch_has_both_labels(tmp_path):
     assert small_batch(data, 2, CPU)["x"].shape == (2, 6, 5, 96, 96)
 
 
-def test_step_time_and_the_wait_for_data():
-    stepped = []
+def test_step_time_and_the_wait_for_data(monkeypatch):
+    """In simulated seconds."""
+    now, stepped = [0.0], []
+    monkeypatch.setattr("run_check.time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     def batches():
         for number in itertools.count():
-            time.sleep(0.03 if number >= WARM_UP else 0.3)  # as workers that have to start
+            now[0] += 1.5 if number >= WARM_UP else 100  # as workers that have to start
             yield {"y": torch.zeros(1), "target": torch.zeros(1, 1, 2, 2, 3, dtype=torch.uint8),
                    "reference": torch.zeros(1, 1, 2, 2, 3, dtype=torch.uint8)}  # fmt: skip
 
     def step(batch):
-        time.sleep(0.01)
+        now[0] += 0.5
         stepped.append(batch["x"].shape)
 
     found = time_steps(step, batches(), CPU, 10, 60)
-    assert len(stepped) == WARM_UP + 10 and stepped[0] == (1, 6, 1, 2, 2)
-    assert 0.04 <= found.seconds < 0.12 and 0.5 < found.wait < 0.9
+    assert stepped == [(1, 6, 1, 2, 2)] * (WARM_UP + 10)
+    assert (found.seconds, found.wait) == (2, 0.75)
     stepped.clear()
-    time_steps(step, batches(), CPU, 1000, 0.1)
-    assert WARM_UP < len(stepped) < WARM_UP + 10
+    time_steps(step, batches(), CPU, 1000, 5)
+    assert len(stepped) == WARM_UP + 3
 
 
 @pytest.mark.parametrize("loss", ["bce", "contrastive"])
@@ -184,7 +186,8 @@ def test_what_to_do_about_an_expert(
     )  # fmt: skip
     with pytest.raises(InputError) as error:
         check_accuracy(None, args, hp, CPU)
-    for word in [*words, str(preprocessed_root)]:
+    data = f"{preprocessed_root} --filelists {synthetic_root}/filelists"
+    for word in [*words, data]:
         assert word in str(error.value)
     good = made(lambda shift: 0.9 if shift == 0 else 0.1)
     monkeypatch.setattr("evaluation.expert_validation.pair_cosines", lambda *_: good)

@@ -1,10 +1,11 @@
 import json
+import shutil
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, assert_refused, run_script, train
+from conftest import GOLDEN, TINY, assert_refused, run_script, train
 from fill import fill, inputs
 
 import color_syncnet_train
@@ -12,6 +13,7 @@ import hq_wav2lip_train
 import wav2lip_train
 from hparams import HParams
 from models import create_model
+from precision import Precision
 from training import EndlessSampler, freeze, set_learning_rates
 
 golden = json.loads((GOLDEN / "train_public.json").read_text())
@@ -141,6 +143,10 @@ def metrics(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def train_steps(folder):
+    return [line["step"] for line in metrics(folder) if line["split"] == "train"]
+
+
 def weights(path):
     return torch.load(path, weights_only=True)["state_dict"]
 
@@ -153,9 +159,12 @@ def test_run_logs_saves_and_resumes_as_if_never_stopped(
 ):
     extra = () if script.startswith("color") else ("--syncnet_checkpoint_path", trained_expert)
     run = (script, preprocessed_root, synthetic_root)
-    train(*run, tmp_path / "a", *extra, nsteps=4)
-    train(*run, tmp_path / "b", *extra, nsteps=2)
-    train(*run, tmp_path / "b", *extra, nsteps=4)  # the same command continues
+    often = {"checkpoint_interval": 2, "syncnet_checkpoint_interval": 2}
+    train(*run, tmp_path / "a", *extra, nsteps=4, **often)
+    (tmp_path / "b/ckpt").mkdir(parents=True)
+    for path in (tmp_path / "a/ckpt").glob("*_step000000002.pth"):
+        shutil.copy(path, tmp_path / "b/ckpt")
+    train(*run, tmp_path / "b", *extra, nsteps=4)
 
     name = "checkpoint_step000000004.pth"
     one, two = weights(tmp_path / "a/ckpt" / name), weights(tmp_path / "b/ckpt" / name)
@@ -165,9 +174,8 @@ def test_run_logs_saves_and_resumes_as_if_never_stopped(
     assert checkpoint["global_step"] == 4
     assert (tmp_path / "b/ckpt/disc_checkpoint_step000000004.pth").exists() == ("hq" in script)
 
-    log = tmp_path / "b/runs/ckpt"
-    steps = [line["step"] for line in metrics(log) if line["split"] == "train"]
-    assert steps == [1, 2, 3, 4]
+    log = tmp_path / "a/runs/ckpt"
+    assert train_steps(log) == [1, 2, 3, 4] and train_steps(tmp_path / "b/runs/ckpt") == [3, 4]
     assert all(np.isfinite(value) for line in metrics(log) for value in line.values()
                if isinstance(value, float))  # fmt: skip
     assert any(line["split"] == "val" for line in metrics(log))
@@ -188,15 +196,7 @@ def test_gate_opens_and_survives_a_resume(
     train(*run, *extra, nsteps=2, sync_gate=0)
     last = metrics(tmp_path / "runs/ckpt")[-1]
     assert last["split"] == "val" and last["syncnet_wt"] == 0.01
-
-
-def test_old_checkpoints_are_pruned(preprocessed_root, synthetic_root, tmp_path):
-    train("color_syncnet_train.py", preprocessed_root, synthetic_root, tmp_path, nsteps=4,
-          syncnet_checkpoint_interval=1, keep_checkpoints=2)  # fmt: skip
-    names = sorted(path.name for path in (tmp_path / "ckpt").glob("*.pth"))
-    assert names == [
-        "best.pth", "checkpoint_step000000003.pth", "checkpoint_step000000004.pth"
-    ]  # fmt: skip
+    assert train_steps(tmp_path / "runs/ckpt") == [1, 2]  # the log goes on
 
 
 def test_bad_input_is_one_line(preprocessed_root, synthetic_root, tmp_path):
@@ -229,3 +229,35 @@ def test_log_averages_and_keeps_the_last_steps(tmp_path):
         (2, 1.5),
         (3, 3),
     ]
+    assert (tmp_path / "run/curves.png").exists()
+    args.experiment = "again"  # of a finished run: no step is left
+    RunLog(args, HParams()).close()
+    assert not (tmp_path / "again/curves.png").exists()
+
+
+def test_perceptual_loss_is_that_of_the_processes_which_have_windows(monkeypatch):
+    """Two processes, the other without a window."""
+    first = ({}, torch.zeros(1))
+    monkeypatch.setattr(wav2lip_train, "validate", lambda *_: ({"l1": 0.5}, first))
+    monkeypatch.setattr("distributed.world_size", lambda: 2)
+    monkeypatch.setattr("distributed.sum_of", lambda values: values)  # the other's are 0
+    disc = torch.nn.Identity()
+    disc.perceptual_forward = lambda frames: torch.tensor(3.0)
+    scores, _ = hq_wav2lip_train.validate(None, disc, None, [], None, Precision())
+    assert scores == {"l1": 0.5, "perceptual": 3.0}
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_one_process_of_several_says_that_it_is_stuck(
+    main, preprocessed_root, synthetic_root, tmp_path, monkeypatch
+):
+    said = []
+    monkeypatch.setattr("plateau.PlateauWatch.feed", lambda *_: "stuck")
+    monkeypatch.setattr("training.logger.warning", said.append)
+    monkeypatch.setattr("logging.basicConfig", lambda **_: None)
+    monkeypatch.setattr("distributed.is_main", lambda: main)
+    argv = ["--data_root", preprocessed_root, "--filelists", synthetic_root / "filelists",
+            "--checkpoint_dir", tmp_path / "ckpt", "--log_dir", tmp_path / "runs",
+            "--device", "cpu", "--hparams", *TINY, "nsteps=1"]  # fmt: skip
+    color_syncnet_train.main(color_syncnet_train.get_args_parser().parse_args(map(str, argv)))
+    assert said == ["stuck"] * main
