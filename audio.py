@@ -30,9 +30,12 @@ def save_wav(wav: np.ndarray, path: str | os.PathLike, sample_rate: int = 16000)
     """Write float mono (n,), full scale 1, as 16-bit PCM; louder samples are clipped."""
     from scipy.io import wavfile
 
-    wavfile.write(
-        path, sample_rate, np.round(np.clip(wav, -1, 32767 / 32768) * 32768).astype(np.int16)
-    )
+    wavfile.write(path, sample_rate, pcm16(wav))
+
+
+def pcm16(wav: np.ndarray) -> np.ndarray:
+    """Float samples of full scale 1 as int16, of the same shape; louder ones are clipped."""
+    return np.round(np.clip(wav, -1, 32767 / 32768) * 32768).astype(np.int16)
 
 
 def preemphasis(wav: np.ndarray, k: float, preemphasize: bool = True) -> np.ndarray:

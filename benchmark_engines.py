@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backends import Backend, create_backend
+from backends import NAMES, Backend, create_backend
 from errors import InputError
 
 EAGER = "eager"
-BACKENDS = ("torch", "openvino", "onnx")
+BACKENDS = NAMES[1:]  # without "auto"
 
 
 class EagerBackend(Backend):

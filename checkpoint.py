@@ -2,8 +2,8 @@
 anything in it.
 
 Released keys: `state_dict`, `optimizer`, `global_step`, `global_epoch`. Ours: `model`
-(describe_model), `hparams`, `syncnet_wt`, `rng`. Files travel both ways: released ones load here,
-ours load there.
+(describe_model), `hparams`, `ema`, `scaler`, `syncnet_wt`, `gate_step`, `best`, `sampler`, `rng`
+(run_state.py). Files travel both ways: released ones load here, ours load there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterable, KeysView
 from typing import TYPE_CHECKING
 
 from errors import InputError, require_file
+from files import replacing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -233,7 +234,7 @@ def _rebuilt(checkpoint: dict, path: str | os.PathLike, name: str) -> nn.Module:
     if described.get("name", name) != name:
         raise InputError(f"checkpoint {path} is a {described['name']}, expected a {name}")
     width = described.get("width", 1.0)
-    if not isinstance(width, (int, float)) or not 0 < width <= 4:
+    if not isinstance(width, (int, float)):
         raise InputError(f"checkpoint {path} is damaged: model width {width!r}")
     img_size = _img_size(checkpoint["state_dict"])
     if name == "crossattn":  # whose weights fit every size
@@ -261,13 +262,11 @@ def save_checkpoint(path: str | os.PathLike, checkpoint: dict) -> None:
     """Write to a temporary name, flush to the disk, rename: under its name it is whole."""
     import torch
 
-    temporary = f"{os.fspath(path)}.part"
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with open(temporary, "wb") as file:
+    with replacing(path, "wb") as file:
         torch.save(checkpoint, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def list_checkpoints(folder: str | os.PathLike, prefix: str = "") -> list[tuple[int, str]]:

@@ -64,6 +64,7 @@ def main(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace, hp: HParams, device) -> None:
     """Data, model, optimizer, resume, loop."""
+    import distributed
     from datasets import SyncNetContrastiveDataset, SyncNetDataset
     from evaluation.expert_validation import ExpertValidationDataset, validate_expert
     from models import create_model
@@ -101,7 +102,7 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
         scores = validate_expert(judged, val_set, hp, hp.syncnet_batch_size, device)
         log.write(step, "val", scores)
         message = watch.feed(step, scores)
-        if message:
+        if message and distributed.is_main():
             logger.warning(message)
         return scores["loss"]
 

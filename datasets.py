@@ -94,7 +94,7 @@ def assemble(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 class WindowDataset(torch.utils.data.Dataset):
-    """What both data sets share: the index of clips, seeded choice of windows, bounded tolerance
+    """What the data sets share: the index of clips, seeded choice of windows, bounded tolerance
     for bad files.
 
     Items are addressed by (epoch, clip index); a plain index means epoch 0. A sample's "clip" is

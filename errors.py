@@ -18,7 +18,9 @@ def run_cli(
     parser: argparse.ArgumentParser,
     argv: list[str] | None = None,
 ) -> None:
-    """Parse the arguments, run `main(args)`, exit with its code (None = 0), or 2 on InputError."""
+    """Parse the arguments, run `main(args)`, exit with its code (None = 0), or 2 on InputError and
+    where a file or folder cannot be used.
+    """
     args = parser.parse_args(argv)
     # a plain kill ends like Ctrl-C does: `with` blocks and `finally` remove what is half done
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -33,6 +35,12 @@ def run_cli(
     except BrokenPipeError:  # the reader of our output (head, less) went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except OSError as error:
+        if error.filename is None:
+            raise
+        reason = " ".join(f"{error.filename}: {error.strerror or error}".split())
+        print(f"error: {reason}", file=sys.stderr)
+        code = 2
     sys.exit(code)
 
 

@@ -72,7 +72,7 @@ class FaceSource:
     """A face picture or video and the box of its face in each of its frames.
 
     still: the first frame is shown all the time. fps: of the output. boxes: of the source's
-    frames, None where there is no face. cuts: first frames of new shots.
+    frames, None where there is no face.
     """
 
     path: str

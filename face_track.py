@@ -25,17 +25,16 @@ class BoxSmoother:
     four frames late, `flush` the rest.
     """
 
-    def __init__(self, window: int = SMOOTHING) -> None:
-        self.window = window
+    def __init__(self) -> None:
         self._boxes: list[np.ndarray] = []  # smoothed ones first, then those still waiting
         self._done = 0  # how many of them are smoothed
 
     def feed(self, box: Sequence[int]) -> list[BoxTuple]:
         self._boxes.append(np.asarray(box, int))
-        if len(self._boxes) - self._done < self.window:
+        if len(self._boxes) - self._done < SMOOTHING:
             return []
-        smoothed = [self._smooth(self._boxes[self._done : self._done + self.window])]
-        surplus = len(self._boxes) - self.window  # flush needs the last `window` only
+        smoothed = [self._smooth(self._boxes[self._done : self._done + SMOOTHING])]
+        surplus = len(self._boxes) - SMOOTHING  # flush needs the last five only
         del self._boxes[: max(0, surplus)]
         self._done -= max(0, surplus)
         return smoothed
@@ -44,7 +43,7 @@ class BoxSmoother:
         smoothed = []
         while self._done < len(self._boxes):
             # for fewer than five boxes in all the start is negative, as in the released slice
-            smoothed.append(self._smooth(self._boxes[len(self._boxes) - self.window :]))
+            smoothed.append(self._smooth(self._boxes[len(self._boxes) - SMOOTHING :]))
         self._boxes, self._done = [], 0
         return smoothed
 
@@ -53,13 +52,6 @@ class BoxSmoother:
         self._boxes[self._done] = mean
         self._done += 1
         return tuple(int(side) for side in mean)
-
-
-def smooth_boxes(boxes: Iterable[Sequence[int]], window: int = SMOOTHING) -> np.ndarray:
-    """All boxes (N, 4) of a video smoothed at once; see BoxSmoother."""
-    smoother = BoxSmoother(window)
-    smoothed = [out for box in boxes for out in smoother.feed(box)]
-    return np.array(smoothed + smoother.flush(), int).reshape(-1, 4)
 
 
 def padded_box(
@@ -77,38 +69,12 @@ def padded_box(
 
 
 def track_faces(
-    frames: Iterable[np.ndarray],
-    detector,
-    pads: Sequence[int],
-    batch_size: int,
-    smooth: bool = True,
+    frames: Iterable[np.ndarray], detector, batch_size: int
 ) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
-    """(frame, box of its best face or None) of every frame, in order, detected in batches.
-
-    Boxes are smoothed within each run of frames that have a face. At most batch_size + 4 frames
-    are held.
-    """
-    smoother = BoxSmoother()
-    waiting: list[np.ndarray] = []  # frames whose boxes the smoother still holds
-    for frame, box in _detected(frames, detector, pads, batch_size):
-        if box is not None and smooth:
-            waiting.append(frame)
-            for smoothed in smoother.feed(box):
-                yield waiting.pop(0), smoothed
-            continue
-        for smoothed in smoother.flush():
-            yield waiting.pop(0), smoothed
-        yield frame, box
-    for smoothed in smoother.flush():
-        yield waiting.pop(0), smoothed
-
-
-def _detected(
-    frames: Iterable[np.ndarray], detector, pads: Sequence[int], batch_size: int
-) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
+    """(frame, box of its best face or None) of every frame, in order, detected in batches."""
     for batch in batched(frames, batch_size):
         for frame, boxes in zip(batch, detector.detect(np.stack(batch)), strict=True):
-            yield frame, padded_box(boxes[0], pads, *frame.shape[:2]) if boxes else None
+            yield frame, padded_box(boxes[0], (0, 0, 0, 0), *frame.shape[:2]) if boxes else None
 
 
 def batched(items: Iterable, size: int) -> Iterator[list]:

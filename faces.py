@@ -101,7 +101,7 @@ def choose_boxes(
 
 
 def _search_step(found: Detections) -> int:
-    """The usual distance between two searched frames."""
+    """The largest distance between two searched frames."""
     looked = sorted(found.boxes)
     return max(np.diff(looked), default=1) if len(looked) > 1 else 1
 

@@ -23,9 +23,11 @@ def replacing(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # there is none, or it could not be made
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename == temporary:
+            error.filename = os.fspath(path)  # what the user asked for
         raise
 
 
@@ -33,6 +35,15 @@ def write_json(path: str | os.PathLike, content: object, indent: int | None = No
     """A JSON file that appears only when complete."""
     with replacing(path) as file:
         json.dump(content, file, indent=indent)
+
+
+def stamp(path: str | os.PathLike) -> list[int] | None:
+    """Size and time of change (ns) of a file, None where it is missing."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
 
 
 def digest(path: str | os.PathLike) -> str:

@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass
 
 from errors import InputError, require_file
+from files import replacing
 from models import GENERATORS
 
 
@@ -105,41 +106,29 @@ class HParams:
         """Write every value as YAML; `load_hparams(path)` gives the same set back."""
         import yaml
 
-        with open(path, "w", encoding="utf-8") as file:
+        with replacing(path) as file:
             yaml.safe_dump(dataclasses.asdict(self), file, sort_keys=False)
 
 
 FIELDS = {field.name: type(field.default) for field in dataclasses.fields(HParams)}
-RANGES = {
-    "fps": 1,
-    "batch_size": 1,
-    "syncnet_batch_size": 1,
-    "hop_size": 1,
+RANGES = {  # smallest allowed values
+    **dict.fromkeys(
+        ("nsteps", "nepochs", "eval_windows", "warmup_steps", "keep_checkpoints", "num_workers",
+         "clip_grad", "ema", "syncnet_wt_ramp", "contrastive_bce", "mask_wt", "mask_smooth_wt",
+         "seed", "initial_learning_rate", "syncnet_lr", "disc_initial_learning_rate"), 0
+    ),
+    **dict.fromkeys(
+        ("fps", "batch_size", "syncnet_batch_size", "hop_size", "num_mels", "checkpoint_interval",
+         "eval_interval", "syncnet_eval_interval", "syncnet_checkpoint_interval", "log_interval",
+         "accumulation"), 1
+    ),
     "n_fft": 16,
     "win_size": 16,
     "sample_rate": 8000,
-    "num_mels": 1,
-    "num_workers": 0,
-    "nsteps": 0,
-    "nepochs": 0,
-    "eval_windows": 0,
-    "warmup_steps": 0,
-    "checkpoint_interval": 1,
-    "eval_interval": 1,
-    "syncnet_eval_interval": 1,
-    "syncnet_checkpoint_interval": 1,
-    "log_interval": 1,
-    "keep_checkpoints": 0,
-    "accumulation": 1,
-    "clip_grad": 0,
-    "ema": 0,
-    "syncnet_wt_ramp": 0,
     "contrastive_windows": 2,
     "contrastive_temperature": 1e-3,
-    "contrastive_bce": 0,
-    "mask_wt": 0,
-    "mask_smooth_wt": 0,
-}  # smallest allowed values
+}  # fmt: skip
+BELOW = {"ema": 1}  # what values must stay below
 CHOICES = {
     "amp": ("", "bfloat16", "float16"),
     "syncnet_loss": ("bce", "contrastive"),
@@ -242,7 +231,7 @@ def _parse(text: str) -> object:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        return yaml.safe_load(text) if text.strip() else ""
     except yaml.YAMLError as error:
         raise InputError(f"--hparams value cannot be read: {text}") from error
 
@@ -278,6 +267,8 @@ def _of_its_type(key: str, value: object) -> object:
                 raise InputError(
                     f"hyper-parameter {key} must be at least {RANGES[key]}, not {value}"
                 )
+            if number >= BELOW.get(key, float("inf")):
+                raise InputError(f"hyper-parameter {key} must be below {BELOW[key]}, not {value}")
             return number
     elif type(value) is wanted:  # a bool is an int to isinstance
         return value
@@ -287,13 +278,17 @@ def _of_its_type(key: str, value: object) -> object:
 def get_image_list(
     data_root: str | os.PathLike, split: str, filelists: str | os.PathLike = "filelists"
 ) -> list[str]:
-    """Folders `<data_root>/<dir>/<video>` of the split's filelist `filelists/<split>.txt`.
-
-    One `dir/video` a line; what follows a space is ignored, as in LRS2's own lists.
-    """
+    """Folders `<data_root>/<dir>/<video>` of the split's filelist `filelists/<split>.txt`."""
     path = require_file(os.path.join(filelists, f"{split}.txt"), f"filelist of the split {split!r}")
-    with open(path, encoding="utf-8", errors="replace") as file:
-        names = [line.split()[0] for line in file if line.strip()]
+    names = read_filelist(path)
     if not names:
         raise InputError(f"filelist {path} names no clip")
     return [os.path.join(data_root, name) for name in names]
+
+
+def read_filelist(path: str | os.PathLike) -> list[str]:
+    """The names in a filelist: one `dir/video` a line; what follows a space is ignored, as in
+    LRS2's own lists.
+    """
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return [line.split()[0] for line in file if line.strip()]

@@ -85,7 +85,7 @@ def train_step(
 
 
 def validate(model, disc, expert, batches, device, precision) -> tuple[dict, tuple | None]:
-    """As wav2lip_train.validate, with the perceptual loss of the first batch's frames."""
+    """As wav2lip_train.validate, with the perceptual loss of the processes' first batches."""
     import torch
 
     import distributed
@@ -94,7 +94,9 @@ def validate(model, disc, expert, batches, device, precision) -> tuple[dict, tup
     scores, first = wav2lip_train.validate(model, expert, batches, device, precision)
     with torch.no_grad():
         perceptual = float(disc.perceptual_forward(first[1])) if first else 0.0
-    scores |= distributed.mean_of({"perceptual": perceptual})
+    # a process may have no window
+    sums = distributed.sum_of({"perceptual": perceptual, "processes": float(first is not None)})
+    scores["perceptual"] = sums["perceptual"] / sums["processes"]
     return scores, first
 
 

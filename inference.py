@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from backends import NAMES
 from errors import InputError, require_file, run_cli
 from face_detection import DETECTORS
 from options import Options, add_arguments, options_from, positive
@@ -241,7 +242,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--checkpoint_path", required=True, help="generator weights")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    add("--backend", choices=("auto", "torch", "openvino", "onnx"), default="auto",
+    add("--backend", choices=NAMES, default="auto",
         help="what runs the network; auto: the fastest that is installed")
     add("--int8", action="store_true",
         help="compute in 8 bits (OpenVINO on the CPU), calibrated on the face's first frames; "
@@ -261,7 +262,7 @@ def detector_options(args: argparse.Namespace) -> dict:
             raise InputError("--detector boxes needs --boxes FILE.json")
         return {"path": args.boxes}
     options = {"weights": args.s3fd_weights} if args.detector == "sfd" else {}
-    det_size = getattr(args, "det_size", None)  # a flag of inference alone
+    det_size = getattr(args, "det_size", None)  # preprocess.py and evaluation/ have no such flag
     return options | ({"max_side": det_size} if det_size else {})
 
 

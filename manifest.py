@@ -9,7 +9,8 @@ import os
 from dataclasses import dataclass
 
 from errors import InputError, require_file
-from options import add_arguments, options_from
+from files import stamp
+from options import add_arguments, boolean, options_from
 
 PATHS = ("face", "audio", "outfile")
 
@@ -81,14 +82,15 @@ def _job(
         if text and name not in PATHS:
             try:
                 own[name] = _value(flags, name, text)
-            except InputError as error:
+            except (argparse.ArgumentTypeError, InputError) as error:
                 raise InputError(f"{where}, column {name!r}: {text!r}: {error}") from error
     options = options | own
     folder = os.path.dirname(os.path.abspath(args.manifest))
     face, audio, outfile = (os.path.join(folder, cells[name]) for name in PATHS)
-    model = {name: str(getattr(args, name)) for name in ("backend", "detector", "det_size")}
+    names = ("backend", "int8", "detector", "det_size")
+    model = {name: str(getattr(args, name)) for name in names}
     files = (face, audio, args.checkpoint_path, args.s3fd_weights, args.boxes)
-    key = {"options": options, "model": model, "files": [_stamp(path) for path in files]}
+    key = {"options": options, "model": model, "files": [stamp(path or "") for path in files]}
     key |= {name: cells[name] for name in ("face", "audio")}
     return Job(line, cells["outfile"], face, audio, outfile, options, json.loads(json.dumps(key)))
 
@@ -97,9 +99,7 @@ def _value(flags: argparse.ArgumentParser, name: str, text: str) -> object:
     """What the flag --`name` makes of a cell."""
     default = flags.get_default(name)
     if isinstance(default, bool):
-        if text.lower() not in ("true", "1", "yes", "false", "0", "no"):
-            raise InputError("neither true nor false")
-        return text.lower() in ("true", "1", "yes")
+        return boolean(text)
     argv = [f"--{name}", *text.split()] if isinstance(default, list) else [f"--{name}={text}"]
     return options_from(flags.parse_args(argv))[name]
 
@@ -119,12 +119,3 @@ def _check_paths(path: str, jobs: list[Job]) -> None:
                     f"{path}: line {writer.line} would replace {writer.name}, which line "
                     f"{job.line} reads"
                 )
-
-
-def _stamp(path: str | None) -> list[int] | None:
-    """Size and time of change of a file, None where it is missing."""
-    try:
-        found = os.stat(path or "")
-    except OSError:
-        return None
-    return [found.st_size, found.st_mtime_ns]

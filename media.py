@@ -101,7 +101,7 @@ def _counted_fps(container: InputContainer, stream: av.VideoStream) -> float | N
 
 
 def is_image(path: str | os.PathLike) -> bool:
-    """Whether the content (not the name) is a still picture. Animated GIFs count as videos."""
+    """Whether the content is a still picture. What is named .gif counts as a video."""
     import cv2
 
     path = require_file(path, "face")
@@ -232,7 +232,7 @@ def _audio_stream(container: InputContainer, path: str | os.PathLike) -> av.Audi
 
 
 def iter_audio(
-    path: str | os.PathLike, sample_rate: int, channels: int = 1, align_to_video: bool = True
+    path: str | os.PathLike, sample_rate: int, channels: int = 1
 ) -> Iterator[np.ndarray]:
     """Audio as float32 chunks (channels, n) at `sample_rate`, full scale 1.
 
@@ -242,7 +242,7 @@ def iter_audio(
     """
     import av
 
-    start = _first_frame_time(path) if align_to_video else None
+    start = _first_frame_time(path)
     with _open(path, "audio") as container:
         stream = _audio_stream(container, path)
         # mixing down in floats adds channels up beyond full scale; in integers it averages them
@@ -287,11 +287,9 @@ def _first_frame_time(path: str | os.PathLike) -> float | None:
         return None if frame is None else frame.time
 
 
-def load_audio(
-    path: str | os.PathLike, sample_rate: int = 16000, align_to_video: bool = True
-) -> np.ndarray:
+def load_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
     """The whole audio track of any file as float32 mono (n,), full scale 1; see `iter_audio`."""
-    chunks = list(iter_audio(path, sample_rate, 1, align_to_video))
+    chunks = list(iter_audio(path, sample_rate))
     wav = np.concatenate([chunk[0] for chunk in chunks]) if chunks else np.zeros(0, np.float32)
     if not len(wav):
         raise InputError(f"the audio track of {path} holds no sound that can be decoded")

@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     # fmt: off
     add = parser.add_argument_group("video").add_argument
-    add("--static", type=_bool, nargs="?", const=True, default=False,
+    add("--static", type=boolean, nargs="?", const=True, default=False,
         help="use the first video frame only")
     add("--fps", type=float, default=25.0, help="frames a second where the face is a picture")
     add("--resize_factor", type=positive, default=1, help="divide both sides of the video by this")
@@ -158,7 +158,8 @@ def mark_text(text: str) -> str:
     return text
 
 
-def _bool(text: str) -> bool:
+def boolean(text: str) -> bool:
+    """ "true" or "false", for argparse."""
     if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
     return text.lower() in ("true", "1", "yes")

@@ -1,5 +1,4 @@
-"""What `--check` of the training scripts does before a run of days: minutes that tell whether it
-can learn, and how long it will take.
+"""What `--check` of a training script does: whether a run of days can learn, and its hours.
 
 It overfits one small batch, asks the generator's expert about the validation windows, and times
 steps with loading. InputError (exit code 2) where the run is bound to fail. Nothing is written.
@@ -231,7 +230,8 @@ def check_accuracy(expert, args: argparse.Namespace, hp: HParams, device) -> dic
 
 def _remedy(shift: int, auc: float, args: argparse.Namespace) -> str:
     """What to do about an expert that knows little, by the offset at which it knows most."""
-    data, expert = shlex.quote(args.data_root), shlex.quote(args.syncnet_checkpoint_path)
+    data = shlex.join([args.data_root, "--filelists", args.filelists])
+    expert = shlex.quote(args.syncnet_checkpoint_path)
     if shift and auc >= SHIFT_AUC:
         side = "late" if shift > 0 else "early"
         return (

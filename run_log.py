@@ -39,7 +39,6 @@ class RunLog:
         try:
             os.makedirs(self.folder, exist_ok=True)
             os.makedirs(args.checkpoint_dir, exist_ok=True)
-            hp.save(os.path.join(args.checkpoint_dir, "hparams.yaml"))
             hp.save(os.path.join(self.folder, "hparams.yaml"))
         except OSError as error:
             raise InputError(f"cannot write to {error.filename}: {error.strerror}") from error
@@ -114,9 +113,12 @@ class RunLog:
         """Write what the last few steps gave and curves.png, and end TensorBoard's file."""
         if self._counts:
             self._flush()
-        if self._board is not None:
+        if self._board is None:
+            return
+        self._board.close()
+        # a finished run that is started again takes no step
+        if os.path.exists(os.path.join(self.folder, "metrics.jsonl")):
             from evaluation.curves import plot_curves
 
-            self._board.close()
             name = os.path.basename(self.folder)
             plot_curves({name: self.folder}, os.path.join(self.folder, "curves.png"))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from errors import InputError, run_cli
+from files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,13 +95,6 @@ def clip_name(speaker: int, clip: int) -> str:
     return f"s{speaker:04d}/{clip:05d}"
 
 
-def _write_text(path: Path, text: str) -> None:
-    """Write a file that appears only when complete."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
 def _is_done(video: Path, seed: int, seconds: float, sizes: tuple[int, ...] | None) -> bool:
     """Whether the clip is there, made with these settings; its truth file is written last."""
     if not video.exists():
@@ -132,7 +126,8 @@ def write_clip(
     with VideoWriter(str(video), fps=FPS, audio=wave, sample_rate=SAMPLE_RATE) as writer:
         for frame in frames:
             writer.write(frame)
-    _write_text(video.with_suffix(".json"), json.dumps(truth, separators=(",", ":")))
+    with replacing(video.with_suffix(".json")) as file:
+        json.dump(truth, file, separators=(",", ":"))
     return True
 
 
@@ -184,7 +179,8 @@ def write_corpus(
             for speaker in members
             for clip in range(1, clips_per_speaker + 1)
         ]
-        _write_text(root / "filelists" / f"{name}.txt", "".join(f"{line}\n" for line in lines))
+        with replacing(root / "filelists" / f"{name}.txt") as file:
+            file.writelines(f"{line}\n" for line in lines)
     return written, len(jobs) - written
 
 

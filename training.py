@@ -1,5 +1,5 @@
-"""What the three training scripts share: device, seeds, loading, resuming, logging, sample
-grids.
+"""What the three training scripts share: device, seeds, loading, learning rates, and networks made
+ready. Resuming is in run_state.py, logging in run_log.py, the loop in train_loop.py.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from errors import InputError
 from media import SCALE_FLAGS
 
 LOSSLESS = ".mkv"
+CRF = 18  # of H.264
 AAC_RATES = (32000, 44100, 48000, 64000, 88200, 96000)  # those written as they are
 AAC_BITS = 128000  # a second and channel
 # What a video with redrawn lips says of itself, to people and, as an IPTC term, to programs
@@ -42,7 +43,6 @@ class VideoWriter:
         fps: float,
         audio: np.ndarray | Iterable[np.ndarray] | None = None,
         sample_rate: int | None = None,
-        crf: int = 18,
         audio_tail: str = "match",
         comment: str | None = None,
     ) -> None:
@@ -58,7 +58,7 @@ class VideoWriter:
             raise InputError(f"a video cannot have {fps} frames a second")
         self.fps = Fraction(fps).limit_denominator(1001)
         self.frames = 0  # written so far
-        self._lossless, self._crf, self._keep_tail = suffix == LOSSLESS, crf, audio_tail == "keep"
+        self._lossless, self._keep_tail = suffix == LOSSLESS, audio_tail == "keep"
         self._rate, self._samples = sample_rate, 0
         self._audio = None if audio is None else _as_chunks(audio)
         self._pending = next(self._audio, None) if self._audio else None
@@ -83,7 +83,7 @@ class VideoWriter:
         video.pix_fmt = "bgr0" if lossless else "yuv420p"
         video.time_base = 1 / self.fps
         if not lossless:
-            video.options = {"crf": str(self._crf), "preset": "veryfast"}
+            video.options = {"crf": str(CRF), "preset": "veryfast"}
             video.codec_context.color_range = 1  # limited
             for tag in ("color_primaries", "color_trc", "colorspace"):
                 setattr(video.codec_context, tag, 1)  # BT.709, converted to in _encode_frame

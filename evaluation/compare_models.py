@@ -47,24 +47,25 @@ COLUMNS = {
     "fps": "frames/s",
 }
 TIMED_FRAMES = 48
+TRAIN_SCRIPT = Path(__file__).resolve().parents[1] / "wav2lip_train.py"
 
 
 def train(name: str, args: argparse.Namespace, checkpoints: str) -> None:
     """Run wav2lip_train.py for one model, its output on this terminal; InputError if it fails."""
     command = [
-        sys.executable, "wav2lip_train.py", "--data_root", args.preprocessed_root,
+        sys.executable, str(TRAIN_SCRIPT), "--data_root", args.preprocessed_root,
         "--filelists", os.path.join(args.data_root, "filelists"), "--log_dir", _runs(args),
         "--checkpoint_dir", checkpoints, "--syncnet_checkpoint_path", args.expert_file,
         "--device", args.device, *(["--config", args.config] if args.config else []),
         "--hparams", *args.hparams, *MODELS[name],
     ]  # fmt: skip
-    result = subprocess.run(command, cwd=Path(__file__).resolve().parents[1])
+    result = subprocess.run(command)
     if result.returncode:
         raise InputError(f"training {name} ended with exit code {result.returncode}")
 
 
 def _runs(args: argparse.Namespace) -> str:
-    return os.path.abspath(os.path.join(args.out, "runs"))
+    return os.path.join(args.out, "runs")
 
 
 def measure(name: str, checkpoints: str, clips: list, args: argparse.Namespace) -> dict:
@@ -175,15 +176,12 @@ def main(args: argparse.Namespace) -> None:
     from evaluation.curves import plot_curves
     from evaluation.demo_report import load_clips, newest
 
-    args.data_root, args.preprocessed_root = map(
-        os.path.abspath, (args.data_root, args.preprocessed_root)
-    )
-    args.expert_file = os.path.abspath(newest(args.expert))
+    args.expert_file = newest(args.expert)
     os.makedirs(args.out, exist_ok=True)
     clips = load_clips(args.data_root, args.preprocessed_root)
     rows = {}
     for name in args.models:
-        checkpoints = os.path.abspath(os.path.join(args.out, "checkpoints", name))
+        checkpoints = os.path.join(args.out, "checkpoints", name)
         train(name, args, checkpoints)
         rows[name] = measure(name, checkpoints, clips, args)
     write_json(os.path.join(args.out, "compare.json"), rows, indent=2)

@@ -1,7 +1,8 @@
 """The end of `make demo`: scores on held-out synthetic speakers, as a table, pictures and JSON.
 
-    python -m evaluation.demo_report --data_root data/synthetic --preprocessed_root data/demo \\
-        --expert checkpoints/demo_expert --generator checkpoints/demo_wav2lip --out results/demo
+    python -m evaluation.demo_report --data_root data/demo/corpus \\
+        --preprocessed_root data/demo/preprocessed --expert data/demo/checkpoints/expert \\
+        --generator data/demo/checkpoints/wav2lip --log_dir data/demo/runs --out results/demo
 
 Every test clip is generated twice, with its own audio and with another clip's. The mouth's opening
 is measured on the pixels of the generated and of the true frames by one function
@@ -20,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from errors import InputError, run_cli
+from evaluation.report_plots import write_sheet
+from files import replacing, write_json
 
 # torch, OpenCV and matplotlib are imported inside the functions, so that --help answers at once
 
@@ -97,19 +100,6 @@ def face_row(video: str, boxes: list) -> list[np.ndarray]:
         for index, ((_, frame), box) in enumerate(zip(iter_frames(video), boxes, strict=False))
         if index % step == 0 and box is not None
     ]
-
-
-def write_sheet(rows: list[list[np.ndarray]], path: str) -> None:
-    """Rows of faces as one PNG, a gap after every pair."""
-    import cv2
-
-    columns = min(len(row) for row in rows)
-    strips = []
-    for number, row in enumerate(rows):
-        strips.append(np.hstack(row[:columns]))
-        if number % 2:
-            strips.append(np.full((12, strips[-1].shape[1], 3), 255, np.uint8))
-    cv2.imwrite(path, np.vstack(strips[:-1]))
 
 
 def expert_scores(
@@ -191,9 +181,9 @@ def main(args: argparse.Namespace) -> None:
     names = ["loss", "accuracy", "auc", "l1", "l1_mouth", "sync"]
     plot_curves(runs, os.path.join(args.out, "curves.png"), names)
     text = markdown(scores, len(clips))
-    with open(os.path.join(args.out, "report.json"), "w", encoding="utf-8") as file:
-        json.dump({"clips": [clip.name for clip in clips], "aims": AIMS, **scores}, file, indent=2)
-    with open(os.path.join(args.out, "report.md"), "w", encoding="utf-8") as file:
+    report = {"clips": [clip.name for clip in clips], "aims": AIMS, **scores}
+    write_json(os.path.join(args.out, "report.json"), report, indent=2)
+    with replacing(os.path.join(args.out, "report.md")) as file:
         file.write(text)
     print("\n".join(line for line in text.splitlines() if line.startswith("|")))
     print(f"\n{args.out}: report.md, report.json, contact_sheet.png, curves.png")

@@ -276,7 +276,7 @@ def best_faces(frames: Iterable[np.ndarray], detector, size: int) -> Iterator[np
 
     index = 0
     for _, same in itertools.groupby(frames, key=lambda frame: frame.shape):
-        for frame, box in track_faces(same, detector, (0, 0, 0, 0), WHOLE_FRAMES, smooth=False):
+        for frame, box in track_faces(same, detector, WHOLE_FRAMES):
             if box is None:
                 raise InputError(f"no face in frame {index} (at 25 fps)")
             yield crop_face(frame, box, size)

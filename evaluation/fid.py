@@ -29,6 +29,7 @@ from errors import InputError, require_file, run_cli
 from evaluation.frechet import FeatureStatistics, frechet_distance
 from evaluation.inception import FEATURES, INPUT_SIZE, InceptionFeatures
 from face_detection import NETWORKS, create_detector
+from files import replacing, stamp, write_json
 from options import positive
 
 # torch, pytorch-fid and scipy are imported inside the functions, so that --help answers at once
@@ -52,8 +53,6 @@ class Side:
 
     def save(self, path: str, key: str) -> None:
         """Write a file of 34 MB that `load` takes up for the same key."""
-        from files import replacing
-
         record = {"done": self.done, "faceless": self.faceless, "skipped": self.skipped}
         with replacing(path, "wb") as file:
             np.savez(
@@ -99,8 +98,6 @@ def fid(
     n-th frame of a video. A video that cannot be read is left out and named. InputError where fewer
     than two frames of a side are left.
     """
-    from files import write_json
-
     protocol = {
         "features": f"pytorch-fid {importlib.metadata.version('pytorch-fid')}, pool {FEATURES}",
         "weights": inception.label,
@@ -152,7 +149,8 @@ def _gather(
 
     from face_track import batched
 
-    key = json.dumps([protocol, [_stamp(video) for video in videos]])
+    stamps = [[os.path.abspath(video), *(stamp(video) or ())] for video in videos]
+    key = json.dumps([protocol, stamps])
     side, saved = Side.load(cache, key), time.monotonic()
     waiting = tqdm(
         itertools.islice(videos, side.done, None),
@@ -175,16 +173,6 @@ def _gather(
     return side
 
 
-def _stamp(video: str | os.PathLike) -> list:
-    """Path, size and time of change of a video; the path alone where it is missing."""
-    path = os.path.abspath(video)
-    try:
-        found = os.stat(path)
-    except OSError:
-        return [path]
-    return [path, found.st_size, found.st_mtime_ns]
-
-
 def _pictures(video: str | os.PathLike, every: int, detector, side: Side) -> Iterator[np.ndarray]:
     """Each `every`-th frame of a video, or the face in it; counts those without one."""
     from face_track import track_faces
@@ -194,7 +182,7 @@ def _pictures(video: str | os.PathLike, every: int, detector, side: Side) -> Ite
     if detector is None:
         yield from frames
         return
-    for frame, box in track_faces(frames, detector, (0, 0, 0, 0), DETECTION_BATCH, smooth=False):
+    for frame, box in track_faces(frames, detector, DETECTION_BATCH):
         if box is None:
             side.faceless += 1
         else:
@@ -241,10 +229,10 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def make_detector(args: argparse.Namespace):
     """The face detector that --detector, --s3fd_weights and --device ask for."""
+    from inference import detector_options
     from training import select_device
 
-    options = {"weights": args.s3fd_weights} if args.detector == "sfd" else {}
-    return create_detector(args.detector, str(select_device(args.device)), **options)
+    return create_detector(args.detector, str(select_device(args.device)), **detector_options(args))
 
 
 def main(args: argparse.Namespace) -> None:

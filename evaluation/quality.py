@@ -92,7 +92,7 @@ class QualityMeter:
             "networks": {name: network.label for name, network in self.networks.items()},
         }
 
-    def score(self, truth: str, generated: str, detector=None) -> dict[str, float | None]:
+    def score(self, truth: str, generated: str) -> dict[str, float | None]:
         """The row of one pair, None where nothing could be measured. `frames` are those compared,
         `faces` those with a face. InputError where the videos do not fit each other.
         """
@@ -113,7 +113,7 @@ class QualityMeter:
         sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
         row: dict[str, float | None] = dict.fromkeys(self.columns)
         frames = faces = 0
-        for batch in self._batches(truth, generated, detector or self.detector):
+        for batch in self._batches(truth, generated):
             for metric in metrics:
                 for name, values in metric(batch).items():
                     sums[name][0] += sum(values)
@@ -141,7 +141,7 @@ class QualityMeter:
             metrics.append(SyncDistance(expert.model, melspectrogram(wav).T))
         return metrics
 
-    def _batches(self, truth: str, generated: str, detector) -> Iterator:
+    def _batches(self, truth: str, generated: str) -> Iterator:
         """Both videos in step; InputError at their ends where their lengths differ too much."""
         from evaluation.quality_metrics import Batch
         from face_track import batched, track_faces
@@ -150,7 +150,7 @@ class QualityMeter:
         info = probe(truth)
         size = max(1, min(BATCH_SIZE, BATCH_PIXELS // (info.width * info.height)))
         frames = (frame for _, frame in iter_frames(truth))
-        true = track_faces(frames, detector, (0, 0, 0, 0), size, smooth=False)
+        true = track_faces(frames, self.detector, size)
         made = (frame for _, frame in iter_frames(generated))
         done = 0
         for batch in batched(self._in_step(true, made), size):
@@ -186,31 +186,21 @@ def _sound(path: str) -> np.ndarray | None:
 
 
 def score_pairs(
-    pairs: Sequence[Pair],
-    meter: QualityMeter,
-    table: ScoreTable,
-    boxes: Mapping[str, str] | None = None,
-    progress: bool = False,
+    pairs: Sequence[Pair], meter: QualityMeter, table: ScoreTable, progress: bool = False
 ) -> dict:
     """Score what `table` does not have yet and return its summary over `pairs`.
 
-    table: of meter.columns and meter.settings. boxes: known faces of the true videos, by key: JSON
-    files (face_detection/boxes.py), used instead of the detector. Pairs that do not fit are skipped
-    with the reason.
+    table: of meter.columns and meter.settings. Pairs that do not fit are skipped with the reason.
     """
     from tqdm import tqdm
 
-    from face_detection.boxes import KnownBoxes
-
     quiet = not (progress and sys.stderr.isatty())
     for key, truth, generated in tqdm(pairs, unit="video", disable=quiet):
-        known = None if boxes is None else boxes.get(key)
-        files = [truth, generated] if known is None else [truth, generated, known]
+        files = [truth, generated]
         if table.has(key, files):
             continue
         try:
-            detector = None if known is None else KnownBoxes(known)
-            row = meter.score(truth, generated, detector)
+            row = meter.score(truth, generated)
         except InputError as error:
             table.skip(key, files, str(error))
         else:

@@ -7,7 +7,7 @@ is made for every video, since some look back at the frames before.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,19 @@ class Picture:
         return scores
 
 
+def mouths(batch: Batch) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(true, generated) lower halves of the face boxes, uint8 BGR (h, w, 3), of the frames that
+    have one of MIN_REGION px or more.
+    """
+    for truth, generated, box in zip(batch.truth, batch.generated, batch.boxes, strict=True):
+        if box is None:
+            continue
+        x1, y1, x2, y2 = box
+        rows, columns = slice((y1 + y2) // 2, y2), slice(x1, x2)
+        if min(y2 - rows.start, x2 - x1) >= MIN_REGION:
+            yield truth[rows, columns], generated[rows, columns]
+
+
 class Mouth:
     """psnr_mouth, ssim_mouth, l1_mouth (grey levels) of the lower half of the face box."""
 
@@ -66,15 +79,9 @@ class Mouth:
         import torch
 
         scores: Scores = {"psnr_mouth": [], "ssim_mouth": [], "l1_mouth": []}
-        for truth, generated, box in zip(batch.truth, batch.generated, batch.boxes, strict=True):
-            if box is None:
-                continue
-            x1, y1, x2, y2 = box
-            rows, columns = slice((y1 + y2) // 2, y2), slice(x1, x2)
-            if min(y2 - rows.start, x2 - x1) < MIN_REGION:
-                continue
+        for regions in mouths(batch):
             with torch.inference_mode():
-                a, b = (_tensor(x[None, rows, columns], self.device) for x in (truth, generated))
+                a, b = (_tensor(region[None], self.device) for region in regions)
                 scores["psnr_mouth"] += psnr(a, b)
                 scores["ssim_mouth"] += ssim(a, b)
                 scores["l1_mouth"].append(float((a - b).abs().mean()))

@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from errors import InputError, require_file, run_cli
+from evaluation.fid import fid, make_detector
 from evaluation.gen_videos_from_filelist import FPS, MODES, generate_pairs
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
-from face_detection import NETWORKS, create_detector
+from face_detection import NETWORKS
 from files import file_label
 from options import SIDES, positive
 
@@ -40,6 +41,7 @@ class Videos:
     real: list[tuple] = field(default_factory=list)
     wrong: list[tuple] = field(default_factory=list)
     pairs: list[tuple] = field(default_factory=list)  # name, truth, made with its own sound
+    truth: dict[str, str] = field(default_factory=dict)  # of a generated one's name: the real clip
 
     def group(self, name: str) -> list[tuple]:
         return {"generated": self.generated, "real": self.real, "wrong sound": self.wrong}[name]
@@ -63,6 +65,7 @@ def generate(
     for pair in pairs:
         if str(pair) not in skipped:
             videos.generated.append((str(pair), os.path.join(folder, f"{pair.index}.mp4")))
+            videos.truth[str(pair)] = found[pair.video]
         sound = wrong_sound(pair, pairs)
         if found[pair.video] and found[sound]:
             videos.wrong.append(
@@ -133,27 +136,19 @@ MISSING = {
 }
 
 
-def make_detector(args: argparse.Namespace):
-    """The face detector of --detector."""
-    from inference import detector_options
-    from training import select_device
-
-    return create_detector(args.detector, str(select_device(args.device)), **detector_options(args))
-
-
 def score_fid(args: argparse.Namespace, videos: Videos, missing: list) -> dict | None:
     """FID of the generated against the real clips; None where the weights are not there."""
-    from evaluation.fid import fid
     from evaluation.inception import INCEPTION, InceptionFeatures
 
     try:
-        inception = InceptionFeatures(args.inception_weights, args.device)
+        weights = INCEPTION.find(args.inception_weights)
     except InputError:
         if args.inception_weights:
             raise
         where = f"{INCEPTION.url} into checkpoints/, or --inception_weights"
         missing.append({"metric": "FID", "file": INCEPTION.name, "where": where})
         return None
+    inception = InceptionFeatures(weights, args.device)
     real, made = ([path for _, path in group] for group in (videos.real, videos.generated))
     folder = os.path.join(args.out, "scores")
     return fid(real, made, folder, inception, batch_size=args.batch_size, progress=True)

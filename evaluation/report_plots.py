@@ -27,13 +27,13 @@ def plot_report(sync: dict, videos, out: str) -> dict[str, str]:
         name = "lse" if "lse" in sync else "sync"
         column = "lse_d" if name == "lse" else "sync_distance"
         ranked = rank(sync[name]["generated"]["by_video"], column)
-        originals = dict(videos.real)
         made = dict(videos.generated)
         for title, keys in (("best", ranked[:SHOWN]), ("worst", ranked[::-1][:SHOWN])):
-            rows = [path for key in keys for path in (originals[key.split(" ")[-1]], made[key])]
+            rows = [path for key in keys for path in (videos.truth[key], made[key])]
             if rows:
                 file = f"{title}.png"
-                write_sheet(rows, os.path.join(out, file))
+                frames = [spread_frames(path, COLUMNS, WIDTH) for path in rows]
+                write_sheet(frames, os.path.join(out, file))
                 text = ", ".join(keys)
                 pictures[f"{title} clips by {column}, true above generated: {text}"] = file
     return pictures
@@ -76,13 +76,14 @@ def plot_histograms(groups: dict[str, dict], columns: Sequence[str], path: str) 
     figure.savefig(path, metadata={"Software": None})
 
 
-def write_sheet(rows: Sequence[str], path: str) -> None:
-    """COLUMNS frames of each video, a row each, with a gap after every pair."""
+def write_sheet(rows: Sequence[Sequence[np.ndarray]], path: str) -> None:
+    """Rows of pictures of one size as one PNG, as wide as the shortest, a gap after every pair."""
     import cv2
 
+    columns = min(len(row) for row in rows)
     strips = []
-    for number, video in enumerate(rows):
-        strips.append(np.hstack(spread_frames(video, COLUMNS, WIDTH)))
+    for number, row in enumerate(rows):
+        strips.append(np.hstack(row[:columns]))
         if number % 2:
             strips.append(np.full((12, strips[-1].shape[1], 3), 255, np.uint8))
     cv2.imwrite(path, np.vstack(strips[:-1]))

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from files import replacing, write_json
+from files import replacing, stamp, write_json
 
 
 class ScoreTable:
@@ -64,21 +64,22 @@ class ScoreTable:
     def has(self, video: str, files: Sequence[str | os.PathLike]) -> bool:
         """Whether `video` was scored or skipped and none of its `files` has changed since."""
         entry = self._entries.get(video)
-        return entry is not None and entry["stamp"] == _stamp(files)
+        return entry is not None and entry["stamp"] == [stamp(path) for path in files]
 
     def add(self, video: str, files: Sequence[str | os.PathLike], *rows: dict) -> None:
         """Keep the scores of one video: one row, or several where it has several face tracks."""
         for row in rows:
             if unknown := set(row) - set(self.columns):
                 raise ValueError(f"{self.name} has no columns {sorted(unknown)}")
-        self._write({"video": video, "stamp": _stamp(files), "rows": list(rows)})
+        self._write(video, files, rows=list(rows))
 
     def skip(self, video: str, files: Sequence[str | os.PathLike], reason: str) -> None:
         """Keep the reason why a video has no score."""
-        self._write({"video": video, "stamp": _stamp(files), "rows": [], "reason": reason})
+        self._write(video, files, rows=[], reason=reason)
 
-    def _write(self, entry: dict) -> None:
-        self._entries[entry["video"]] = entry
+    def _write(self, video: str, files: Sequence[str | os.PathLike], **result) -> None:
+        entry = {"video": video, "stamp": [stamp(path) for path in files], **result}
+        self._entries[video] = entry
         with open(self._log, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
@@ -117,19 +118,6 @@ def _parsed(line: str) -> dict | None:
         return json.loads(line)
     except json.JSONDecodeError:
         return None
-
-
-def _stamp(files: Sequence[str | os.PathLike]) -> list[list[int] | None]:
-    """Size and time of change of each file, None where it is missing."""
-    stamps = []
-    for path in files:
-        try:
-            found = os.stat(path)
-        except OSError:
-            stamps.append(None)
-        else:
-            stamps.append([found.st_size, found.st_mtime_ns])
-    return stamps
 
 
 def _statistics(values: Sequence[object]) -> dict | None:

@@ -25,6 +25,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from audio import pcm16
 from errors import InputError, require_file, run_cli
 from evaluation.face_tracks import (
     FPS,
@@ -50,7 +51,6 @@ from evaluation.sync_offset import (
     load_expert,
     offset_of,
     pair_v2,
-    pcm16,
     released_curve,
 )
 from face_detection import NETWORKS

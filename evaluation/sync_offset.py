@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from audio import pcm16
 from errors import InputError
 from evaluation.expert_accuracy import MAX_SHIFT, embed_faces, embed_mels, longest_run
 from files import file_label
 from hparams import HParams
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from clips import Clip
@@ -68,7 +70,7 @@ class Offset:
         return len(self.curve) // 2
 
 
-def load_expert(path: str | os.PathLike, device: str = "auto") -> Expert:
+def load_expert(path: str | os.PathLike, device: str | torch.device = "auto") -> Expert:
     """The expert in a checkpoint, told apart by its parameters; InputError for other models."""
     from checkpoint import load_model, read_checkpoint
     from training import select_device
@@ -173,11 +175,6 @@ def _curve_v2(
 def window_count(frames: int, samples: int) -> int:
     """Windows that the released LSE script takes: one fewer than there are."""
     return max(0, min(frames, samples // FRAME_SAMPLES) - 5)
-
-
-def pcm16(wav: np.ndarray) -> np.ndarray:
-    """Float samples of full scale 1 as int16, what SyncNet v2 hears; louder ones are clipped."""
-    return np.round(np.clip(wav, -1, 32767 / 32768) * 32768).astype(np.int16)
 
 
 class FaceWindows:

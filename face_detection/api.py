@@ -42,7 +42,7 @@ class Detector(Protocol):
 def create_detector(name: str, device: str = "cpu", **options) -> Detector:
     """The detector called `name`, on `device` ("cpu", "cuda", "cuda:1", ...).
 
-    sfd: `weights` (a path), `threshold`, `max_side`. centerface: `max_side`, `threshold`,
+    sfd: `weights` (a path), `threshold`, `max_side`, `half`. centerface: `max_side`, `threshold`,
     `backend`. boxes: `path`. InputError for an unknown name and for whatever the detector cannot be
     made from.
     """

@@ -24,10 +24,13 @@ def create_model(
 ) -> nn.Module:
     """A model by its released name, or "crossattn", freshly initialised; torch loads only here.
 
-    width: channels of every layer times this, 1 = released. img_size: side of the face picture: 96
-    (released), 192, 288 or 384, for crossattn also 256; SyncNet_v2 has its own fixed size.
+    width: channels of every layer times this, above 0 and at most 4, 1 = released. img_size: side
+    of the face picture: 96 (released), 192, 288 or 384; for crossattn any multiple of 32 from 64
+    on, of which training takes those that an expert has too; SyncNet_v2 has its own fixed size.
     audio_encoder, face_encoder: of crossattn. InputError names what there is.
     """
+    if not 0 < width <= 4:
+        raise InputError(f"no model has width {width}: it must be above 0 and at most 4")
     if name == "crossattn":  # torchvision loads only here
         from models.crossattn import CrossAttention
 

@@ -20,9 +20,9 @@ class CrossAttention(nn.Module):
     """Redraws the mouth to the speech: the face's two smallest features ask the speech tokens, a
     U-Net draws the face, a mask keeps all but the mouth.
 
-    width: channels of every layer times this. img_size: side of the picture in pixels, a multiple
-    of 32, as 96, 192 or 256; the weights are the same for every size. audio_encoder, face_encoder:
-    KINDS of the modules of these names.
+    width: channels of every layer times this. img_size: side of the picture in pixels, any
+    multiple of 32 from 64 on; training takes an expert's sizes. The weights are the same for every
+    size. audio_encoder, face_encoder: KINDS of the modules of these names.
     """
 
     name = "crossattn"  # create_model's

@@ -14,7 +14,6 @@ from models.conv import scaled
 
 MFCC_COLUMNS = 20  # of an audio window: 0.2 s, as long as its five frames
 MFCC_STEP = 4  # columns from one frame's window to the next: 100 a second at 25 fps
-LIP_FRAMES = 5  # in a window
 
 
 def _conv(

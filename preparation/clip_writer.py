@@ -72,6 +72,7 @@ def write_sound(video: str, path: str) -> int:
 
     Sample 0 is heard when the first frame is seen. InputError where there is no sound.
     """
+    from audio import pcm16
     from media import iter_audio
 
     samples = 0
@@ -82,7 +83,7 @@ def write_sound(video: str, path: str) -> int:
         for chunk in iter_audio(video, SAMPLE_RATE):
             if not np.isfinite(chunk).all():
                 raise InputError(f"the audio of {video} has samples that are not finite numbers")
-            pcm = np.round(np.clip(chunk[0], -1, 32767 / 32768) * 32768).astype("<i2")
+            pcm = pcm16(chunk[0])
             file.writeframesraw(pcm.tobytes())
             samples += len(pcm)
     if samples < SHORTEST_SOUND:

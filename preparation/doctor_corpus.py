@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from hparams import read_filelist
 from preparation.corpus import SPLITS, clip_groups
 from preparation.doctor_measure import Measures
 
@@ -254,9 +255,7 @@ def read_filelists(folder: str) -> dict[str, list[str]]:
     for split in SPLITS:
         path = os.path.join(folder, f"{split}.txt")
         if os.path.isfile(path):
-            with open(path, encoding="utf-8", errors="replace") as file:
-                names = [line.split()[0] for line in file if line.strip()]
-            members[split] = [os.path.normpath(name) for name in names]
+            members[split] = [os.path.normpath(name) for name in read_filelist(path)]
     return members
 
 

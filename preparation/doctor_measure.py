@@ -189,10 +189,7 @@ def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _read_mel(folder: str, measures: Measures, hp: HParams) -> np.ndarray | None:
     """float32 (T, num_mels), or None with a problem noted."""
     try:
-        mel = open_mel(folder, hp.num_mels)
-        if mel.dtype.kind != "f":
-            raise ValueError(f"its values are {mel.dtype}")
-        mel = np.array(mel, np.float32)
+        mel = np.array(open_mel(folder, hp.num_mels), np.float32)
     except (OSError, ValueError) as error:
         measures.problems.append(f"mel.npy cannot be used ({short(error)})")
         return None

@@ -9,9 +9,9 @@ SPLIT = (
     "python preprocess.py --preprocessed_root {root} --make_filelists train=0.9,val=0.05,test=0.05"
 )
 TUNE = (
-    "fine-tune the released models: python wav2lip_train.py --data_root {root} "
-    "--checkpoint_path checkpoints/wav2lip.pth --checkpoint_dir checkpoints/mine "
-    "--syncnet_checkpoint_path checkpoints/lipsync_expert.pth"
+    "fine-tune the released models: python wav2lip_train.py --config configs/finetune.yaml "
+    "--data_root {root} --checkpoint_path checkpoints/wav2lip.pth "
+    "--checkpoint_dir checkpoints/mine --syncnet_checkpoint_path checkpoints/lipsync_expert.pth"
 )
 AGAIN = "delete these folders (doctor.json names them) and run preprocess.py again"
 BY_HEART = "the validation then measures what was learned by heart"

@@ -8,7 +8,6 @@ undoes it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from errors import InputError
+from files import replacing
 
 
 @dataclass
@@ -62,14 +62,8 @@ def pack_clip(folder: str | os.PathLike, img_size: int = 96) -> bool:
     pack["frame"] = frames
     for crop, image in zip(paths, pack["image"], strict=True):
         image[:] = read_window([crop], img_size, reduction)[0]
-    part = f"{path}.part"
-    try:
-        with open(part, "wb") as file:
-            np.save(file, pack)
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):  # renamed
-            os.remove(part)
+    with replacing(path, "wb") as file:
+        np.save(file, pack)
     return True
 
 

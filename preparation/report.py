@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from files import replacing
 from preparation.pipeline import Result
 from preparation.run import Usage
 
@@ -49,7 +50,7 @@ def _report_frames(done: Sequence[Result], frames: int, usage: Usage) -> None:
 
 
 def _report_failures(failed: Sequence[Result], path: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
+    with replacing(path) as file:
         file.writelines(f"{result.name}\t{result.error}\n" for result in failed)
     for result in failed[:SHOWN]:
         print(f"failed: {result.name}: {result.error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -99,8 +100,10 @@ def _run_processes(
         while at_work and (todo or any(at_work.values())):
             for connection, names in at_work.items():
                 while todo and len(names) < settings.workers:
-                    names.add(todo[-1][0])
-                    connection.send(todo.pop())
+                    video = todo.pop()
+                    names.add(video[0])
+                    with contextlib.suppress(OSError):  # it died just now: found out below
+                        connection.send(video)
             for connection in multiprocessing.connection.wait(list(at_work)):
                 try:
                     message = connection.recv()
@@ -115,8 +118,9 @@ def _run_processes(
         for name, _ in todo:
             yield Result(name, error="all worker processes died; run again")
         for connection in at_work:
-            connection.send(None)
-            usage.add(connection.recv())
+            with contextlib.suppress(EOFError, OSError):  # died when its work was done
+                connection.send(None)
+                usage.add(connection.recv())
     finally:
         for worker in workers:
             worker.terminate()

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from evaluation.sync_offset import Expert, clip_offset, load_expert
 from files import replacing, write_json
 from hparams import HParams, get_image_list
 from preparation.corpus import SPLITS, find_clips, write_filelists
+
+if TYPE_CHECKING:
+    import torch
 
 # Below this the expert is guessing. SyncNet v2's is the value in use for real corpora. Distances of
 # unit vectors differ less: on held-out clips of 71 windows the demo's SyncNet_color is above 0.33
@@ -53,7 +57,7 @@ def correct_root(
     out_filelists: str,
     max_offset: int,
     min_confidence: float | None,
-    device: str,
+    device: torch.device | str,
     hp: HParams,
 ) -> list[Verdict]:
     """Judge every clip, shift the sound of those within `max_offset` frames, list what is kept.
