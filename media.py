@@ -53,12 +53,11 @@ def _open(path: str | os.PathLike, what: str) -> Iterator[InputContainer]:
     import av
 
     path = require_file(path, what)
+    # text that is not UTF-8: PyAV 19 keeps it, and has no such argument
+    text = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
     try:
-        with av.open(
-            f"file:{os.path.abspath(path)}",
-            metadata_errors="replace",
-            options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
-        ) as container:
+        with av.open(f"file:{os.path.abspath(path)}", options=options, **text) as container:
             yield container
     except av.FFmpegError as error:
         reason = error.strerror or type(error).__name__
