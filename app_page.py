@@ -182,11 +182,8 @@ def _handlers(jobs: Jobs, names: list[str]) -> tuple[Callable, ...]:
         try:
             options = parse_options(dict(zip(names, values, strict=True)))
             jobs.claim(request.session_hash, video or photo, sound or clip, options)
-        except InputError as error:
-            return gr.skip(), *_nothing(str(error))
-        except Exception:
-            logging.getLogger("app").exception("a claim failed")
-            return gr.skip(), *_nothing(FAULT)
+        except Exception as error:  # the server's edge: one user's fault ends no other's job
+            return gr.skip(), *_nothing(_words(error))
         return uuid.uuid4().hex, *_nothing()
 
     def work(request: gr.Request, progress=gr.Progress()):  # noqa: B008  (gradio's way)
@@ -198,11 +195,8 @@ def _handlers(jobs: Jobs, names: list[str]) -> tuple[Callable, ...]:
             )
         except Stopped:
             return _nothing("Stopped.")
-        except InputError as error:
-            return _nothing(str(error))
-        except Exception:
-            logging.getLogger("app").exception("a job failed")
-            return _nothing(FAULT)
+        except Exception as error:  # as above
+            return _nothing(_words(error))
         return result, original, gr.DownloadButton(value=result, interactive=True), _line(note)
 
     def halt(request: gr.Request, *paths: str | None) -> list:
@@ -220,6 +214,14 @@ def _handlers(jobs: Jobs, names: list[str]) -> tuple[Callable, ...]:
 def _still_there(*paths: str | None) -> list:
     """Empty the fields whose upload has been deleted."""
     return [gr.skip() if path and os.path.exists(path) else None for path in paths]
+
+
+def _words(error: Exception) -> str:
+    """What the user reads of it; what is not the user's fault is logged."""
+    if isinstance(error, InputError):
+        return str(error)
+    logging.getLogger("app").error("a job failed", exc_info=error)
+    return FAULT
 
 
 def _nothing(line: str = "") -> tuple:

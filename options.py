@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     # fmt: off
     add = parser.add_argument_group("video").add_argument
+    # the released program takes `--static True`
     add("--static", type=boolean, nargs="?", const=True, default=False,
         help="use the first video frame only")
     add("--fps", type=float, default=25.0, help="frames a second where the face is a picture")
