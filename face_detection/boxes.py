@@ -30,9 +30,9 @@ class KnownBoxes:
         self.boxes = read_boxes(self.path)
         self.position = 0
 
-    def reset(self) -> None:
-        """The next frame is the first one again."""
-        self.position = 0
+    def reset(self, frame: int = 0) -> None:
+        """The next frame is number `frame`, counted from 0."""
+        self.position = frame
 
     def detect(self, frames) -> list[list[Box]]:
         """Boxes of the next len(frames) frames as the file has them; none past its end.

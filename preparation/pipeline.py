@@ -105,12 +105,15 @@ class Station:
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
             return Result(name, error=kind + " ".join(str(error).split()))
 
-    def detection(self, video: str) -> DetectionService | Immediate:
+    def detection(self, video: str, start: int) -> DetectionService | Immediate:
+        """What finds the faces of `video`, whose first frame to come is number `start`."""
         if self.service is not None:
             return self.service
         from face_detection import create_detector
 
-        return Immediate(create_detector("boxes", path=os.path.splitext(video)[0] + ".json"))
+        known = create_detector("boxes", path=os.path.splitext(video)[0] + ".json")
+        known.reset(start)
+        return Immediate(known)
 
     def close(self) -> None:
         self.stopping = True
@@ -150,9 +153,9 @@ class VideoJob:
     ) -> None:
         self.name, self.video, self.folder, self.part = name, video, folder, part
         self.station, self.stages, self.rules = station, station.stages, station.settings.rules
-        self.detection = station.detection(video)
         resumed = finished_pieces(folder) if self.rules.split else None
         self.start = resumed or 0
+        self.detection = station.detection(video, self.start)
         # pieces of a video that may turn out to be one clip wait until its end is seen
         self.publish_at_once = publish_at_once or resumed is not None
         self.pieces = Pieces(self.rules, self.start)

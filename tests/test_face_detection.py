@@ -171,6 +171,8 @@ def test_known_boxes_come_in_order(tmp_path):
     assert detector.detect(frames[:1]) == [[]]
     detector.reset()
     assert detector.detect(frames[:1]) == [first]
+    detector.reset(2)
+    assert detector.detect(frames[:1]) == [last]
 
 
 def test_one_known_box_serves_every_frame(tmp_path):

@@ -69,6 +69,17 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(corpus_of_both_kinds
     assert tree(out) == whole
 
 
+def test_a_video_is_taken_up_between_its_pieces(corpus_of_both_kinds, whole, tmp_path):
+    """A run that ended when a video's first second was there: the rest keeps its own boxes."""
+    boxes = json.loads(next(corpus_of_both_kinds.rglob("*.json")).read_text())["boxes"]
+    assert boxes[0] != boxes[25]  # else a wrong one could not be told
+    for name in (name for name in whole if "/000000/" in name):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(whole[name])
+    subprocess.run(command(corpus_of_both_kinds, tmp_path, "--max_seconds", "1"), check=True)
+    assert tree(tmp_path) == whole
+
+
 def test_two_shards_equal_one_run(corpus_of_both_kinds, whole, tmp_path):
     for shard in ("1/2", "2/2"):
         argv = command(corpus_of_both_kinds, tmp_path, "--max_seconds", "1", "--shard", shard)
