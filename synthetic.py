@@ -123,7 +123,7 @@ def write_clip(
     video.with_suffix(".json").unlink(missing_ok=True)  # an old truth must not outlive its video
     frames, wave, truth = synthesize_clip(seed, speaker, clip, seconds, sizes)
     video.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(str(video), fps=FPS, audio=wave, sample_rate=SAMPLE_RATE) as writer:
+    with VideoWriter(str(video), FPS, wave, SAMPLE_RATE, repeatable=True) as writer:
         for frame in frames:
             writer.write(frame)
     with replacing(video.with_suffix(".json")) as file:
@@ -149,8 +149,8 @@ def write_corpus(
     """Write the corpus below `root`; returns (clips written, clips that were there already).
 
     size: frame side in px, or several to choose from per speaker; None takes 160 to 256. workers:
-    processes; None takes one per CPU. Frames, sound and truth do not depend on `workers` (how H.264
-    packs them does, on some processors); a rerun makes only what is missing.
+    processes; None takes one per CPU; the files do not depend on it. A rerun makes only what is
+    missing.
     """
     from tqdm import tqdm
 

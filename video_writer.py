@@ -16,6 +16,9 @@ from media import SCALE_FLAGS
 
 LOSSLESS = ".mkv"
 CRF = 18  # of H.264
+# x264's faster instruction sets and its threads pack the same frames in other bits on another
+# machine, and some on the same one from run to run; this set is on every 64-bit PC
+REPEATABLE = "threads=1:asm=SSE2"
 AAC_RATES = (32000, 44100, 48000, 64000, 88200, 96000)  # those written as they are
 AAC_BITS = 128000  # a second and channel
 # What a video with redrawn lips says of itself, to people and, as an IPTC term, to programs
@@ -33,8 +36,9 @@ class VideoWriter:
     audio: float32 (n,) or (channels, n), or an iterable of (channels, n) chunks, at `sample_rate`;
     it is cut, or continued with silence, to the length of the picture (`audio_tail="keep"`: written
     whole, as the released program does). comment: the container's tag of this name; nothing is
-    copied from the source's metadata. The file appears under its name only when `close` (or the
-    `with` block) has ended without a fault.
+    copied from the source's metadata. repeatable: the same frames give the same H.264 each time, by
+    an encoder that is slower on large frames. The file appears under its name only when `close` (or
+    the `with` block) has ended without a fault.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class VideoWriter:
         sample_rate: int | None = None,
         audio_tail: str = "match",
         comment: str | None = None,
+        repeatable: bool = False,
     ) -> None:
         self.path = os.fspath(path)
         suffix = os.path.splitext(self.path)[1].lower()
@@ -59,6 +64,9 @@ class VideoWriter:
         self.fps = Fraction(fps).limit_denominator(1001)
         self.frames = 0  # written so far
         self._lossless, self._keep_tail = suffix == LOSSLESS, audio_tail == "keep"
+        self._h264_options = {"crf": str(CRF), "preset": "veryfast"}
+        if repeatable:
+            self._h264_options["x264-params"] = REPEATABLE
         self._rate, self._samples = sample_rate, 0
         self._audio = None if audio is None else _as_chunks(audio)
         self._pending = next(self._audio, None) if self._audio else None
@@ -83,7 +91,7 @@ class VideoWriter:
         video.pix_fmt = "bgr0" if lossless else "yuv420p"
         video.time_base = 1 / self.fps
         if not lossless:
-            video.options = {"crf": str(CRF), "preset": "veryfast"}
+            video.options = self._h264_options
             video.codec_context.color_range = 1  # limited
             for tag in ("color_primaries", "color_trc", "colorspace"):
                 setattr(video.codec_context, tag, 1)  # BT.709, converted to in _encode_frame

@@ -187,19 +187,13 @@ def test_rerun_makes_only_what_is_missing(corpus):
 
 
 def test_workers_do_not_change_the_result(corpus, tmp_path):
-    from media import iter_frames, load_audio
-
     synthetic.write_corpus(tmp_path, 3, 1, 1.0, seed=5, workers=2)
-    for path in corpus.rglob("*.*"):
-        other = tmp_path / path.relative_to(corpus)
-        if path.suffix != ".mp4":
-            assert other.read_bytes() == path.read_bytes()
-            continue
-        # on some processors x264 packs the same frames differently from one run to the next
-        one, two = (np.stack([f for _, f in iter_frames(p)]).astype(int) for p in (path, other))
-        assert one.shape == two.shape and np.abs(one - two).mean() < 3
-        sounds = [load_audio(p) for p in (path, other)]
-        np.testing.assert_allclose(*sounds, atol=1e-4)
+    files = [path for path in corpus.rglob("*") if path.is_file()]
+    assert len(files) == 3 * 2 + 3
+    for path in files:
+        assert (tmp_path / path.relative_to(corpus)).read_bytes() == path.read_bytes(), path
+        # more threads, or other instructions, would pack the same frames in other bits at times
+        assert path.suffix != ".mp4" or b" threads=1 " in path.read_bytes()
 
 
 @pytest.mark.parametrize("speakers", [3, 6, 12, 40])
