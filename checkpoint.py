@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import pickletools
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterable, KeysView
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 CHECKPOINT_NAME = re.compile(r"checkpoint_step(\d{9,})\.pth")
+ZIP_HEAD = re.compile(rb"PK\x03\x04.{26}[^/]*/data\.pkl", re.DOTALL)  # how torch.save's begin
+LEGACY_HEAD = pickle.dumps(0x1950A86A20F9469CFC6C, 2)  # and those from before PyTorch 1.6
 STAGE_KEY = re.compile(r"face_(?:en|de)coder_stages\.(192|288|384)\.")  # models/conv.py
 
 logger = logging.getLogger(__name__)
@@ -40,36 +44,16 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     import torch
 
     path = require_file(path, "checkpoint")
-    _refuse_text(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles, which are refused in words below
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
-            reason = "it holds objects other than tensors, which could run code; not loaded"
-        else:
-            reason = "damaged or not a PyTorch file"
-        raise InputError(f"checkpoint {path} is refused: {reason}") from error
     except (
-        RuntimeError,
-        EOFError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        OverflowError,
-        UnicodeDecodeError,
-        AssertionError,
+        pickle.UnpicklingError, struct.error, zipfile.BadZipFile, RuntimeError, OSError, EOFError,
+        LookupError, ValueError, TypeError, AttributeError, OverflowError, AssertionError,
         MemoryError,
-        OSError,
-        zipfile.BadZipFile,
-    ) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(
-            f"checkpoint {path} is damaged, truncated or not a PyTorch file ({reason})"
-        ) from error
+    ) as error:  # fmt: skip
+        raise InputError(f"checkpoint {path} {_fault(path, error)}") from error
     if (
         isinstance(checkpoint, dict)
         and "state_dict" not in checkpoint
@@ -88,6 +72,42 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     return checkpoint
 
 
+def _fault(path: str, error: Exception) -> str:
+    """What a file is that torch.load refuses with `error`. The error does not tell: it takes any
+    bytes for a pickle's instructions, and those that it does not know for unsafe ones.
+    """
+    with open(path, "rb") as file:
+        head = file.read(512)
+    text, reason = head.lstrip().lower(), " ".join(str(error).split())
+    reason = reason.rpartition("WeightsUnpickler error: ")[2]  # before it, advice on weights_only
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "is a web page (HTML), not a model: download the file itself"
+    if text.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not a model: fetch the file with git lfs pull"
+    if "TorchScript" in reason:
+        return "is a TorchScript archive, which holds code: a .pth with a state_dict is expected"
+    unsafe = isinstance(error, pickle.UnpicklingError) and "Unsupported operand" not in reason
+    if head.startswith(LEGACY_HEAD):  # a name that is cut off is a foreign one to torch
+        unsafe = unsafe and _pickles_objects(path, 4)  # number, version, system, content
+    elif not ZIP_HEAD.match(head):
+        unsafe = _pickles_objects(path, 1)
+        if not unsafe:
+            return "is no checkpoint file: a .pth as torch.save writes it is expected"
+    if unsafe:
+        return "is refused: it holds objects other than tensors, which could run code; not loaded"
+    return f"is damaged or truncated ({reason[:120] or type(error).__name__})"
+
+
+def _pickles_objects(path: str, pickles: int) -> bool:
+    """Whether a file begins with so many whole pickles, objects in them. Nothing of it is run."""
+    with open(path, "rb") as file:
+        try:
+            names = {code.name for _ in range(pickles) for code, *_ in pickletools.genops(file)}
+        except (ValueError, OverflowError, MemoryError):  # not a pickle, or not all of one
+            return False
+    return not names.isdisjoint(("GLOBAL", "STACK_GLOBAL", "INST"))
+
+
 def _is_state_dict(value: object) -> bool:
     import torch
 
@@ -99,20 +119,6 @@ def _is_state_dict(value: object) -> bool:
             for name, tensor in value.items()
         )
     )
-
-
-def _refuse_text(path: str) -> None:
-    """A download page or an LFS pointer is what people most often have instead."""
-    with open(path, "rb") as file:
-        head = file.read(512).lstrip().lower()
-    if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        raise InputError(
-            f"checkpoint {path} is a web page (HTML), not a model: download the file itself"
-        )
-    if head.startswith(b"version https://git-lfs"):
-        raise InputError(
-            f"checkpoint {path} is a Git LFS pointer, not a model: fetch the file with git lfs pull"
-        )
 
 
 def load_weights(

@@ -51,15 +51,10 @@ def train_step(batch: dict, model, optimizer, hp: HParams | None = None, precisi
 
 def main(args: argparse.Namespace) -> None:
     hp = load_training_hparams(args)
-    if args.check:
-        from run_check import check_expert
+    from run_check import check_expert
+    from training import launch
 
-        check_expert(args, hp)
-        return
-    from training import training_device
-
-    with training_device(args.device) as device:
-        train(args, hp, device)
+    launch(args, hp, check_expert, train)
 
 
 def train(args: argparse.Namespace, hp: HParams, device) -> None:

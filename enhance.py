@@ -4,14 +4,18 @@
 
 The command is started once, without a shell. It reads faces of size x size pixels, 3 bytes each
 (BGR), one after the other from its standard input, and writes as many, in order, to its standard
-output. It may hold back at most HOLD of them, and it ends when its input does.
+output. It may hold back at most HOLD of them, and it ends when its input does. One that answers
+nothing for SILENCE seconds, with faces before it, is ended: a model must be loaded within them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
+import select
 import shlex
+import signal
 import subprocess
 import tempfile
 import threading
@@ -24,6 +28,7 @@ from errors import InputError
 
 PATIENCE = 5  # seconds for a command that has closed its output to end
 HOLD = 64  # faces that a command may take before its first answer
+SILENCE = 300  # seconds, the first answer's wait for the model included
 
 
 def enhanced(items: Iterable[tuple], command: str, size: int) -> Iterator[tuple]:
@@ -35,13 +40,15 @@ def enhanced(items: Iterable[tuple], command: str, size: int) -> Iterator[tuple]
         try:
             argv = [part.replace("{size}", str(size)) for part in shlex.split(command)]
             process = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
-            )
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints,
+                start_new_session=True,  # what a script has started is to end with it
+            )  # fmt: skip
         except (OSError, IndexError, ValueError) as error:
             raise InputError(f"--enhance cannot be started: {command!r} ({error})") from error
         sent: queue.Queue = queue.Queue(2 * HOLD)  # (what, has a face, mask), a fault, or None
+        starved = threading.Event()  # it has taken all faces that there are so far
         feeder = threading.Thread(
-            target=_feed, args=(items, process, size, sent), name="enhance", daemon=True
+            target=_feed, args=(items, process, size, sent, starved), name="enhance", daemon=True
         )
         feeder.start()
         try:
@@ -49,28 +56,37 @@ def enhanced(items: Iterable[tuple], command: str, size: int) -> Iterator[tuple]
                 if isinstance(item, BaseException):
                     raise item
                 what, has_face, mask = item
-                data = process.stdout.read(size * size * 3)
+                data = _read(process.stdout, size * size * 3, starved)
+                if data is None:
+                    how = f"gave no face for {SILENCE} s (it may hold back {HOLD} at most)"
+                    raise _fault(how, complaints, command)
                 if len(data) < size * size * 3:
-                    raise _died(process, complaints, command)
+                    raise _fault(_end(process), complaints, command)
                 answer = np.frombuffer(data, np.uint8).reshape(size, size, 3)
                 if mask is not None:
                     answer = np.dstack([answer, mask])
                 yield what, answer if has_face else None
         finally:
-            process.kill()  # a feeder that writes to it is freed by this
+            with contextlib.suppress(ProcessLookupError):  # frees a feeder that writes to it
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            while feeder.is_alive():  # and one that waits for room, by this
+            while feeder.is_alive():  # frees one that waits for room
                 with contextlib.suppress(queue.Empty):
                     sent.get(timeout=0.05)
             process.stdout.close()
 
 
-def _feed(items: Iterable[tuple], process: subprocess.Popen, size: int, sent: queue.Queue) -> None:
+def _feed(
+    items: Iterable[tuple], process: subprocess.Popen, size: int, sent: queue.Queue,
+    starved: threading.Event,
+) -> None:  # fmt: skip
     import cv2
 
     pipe, shown = process.stdin, np.zeros((size, size, 3), np.uint8)
     try:
+        starved.set()
         for what, face in items:
+            starved.clear()
             if process.returncode is not None:  # nobody waits for more
                 break
             scaled = None if face is None else cv2.resize(face, (size, size))
@@ -81,6 +97,8 @@ def _feed(items: Iterable[tuple], process: subprocess.Popen, size: int, sent: qu
             # where there is none the last one goes again: else a command that holds faces back
             # would wait for more of them, and the frames behind for it
             pipe.write(shown.tobytes())
+            starved.set()
+        starved.clear()
         pipe.close()
         sent.put(None)
     except BrokenPipeError:  # the command has ended: its reader finds out, or is the cause
@@ -95,12 +113,34 @@ def _feed(items: Iterable[tuple], process: subprocess.Popen, size: int, sent: qu
             close()
 
 
-def _died(process: subprocess.Popen, complaints: IO[bytes], command: str) -> InputError:
+def _read(pipe: IO[bytes], count: int, starved: threading.Event) -> bytes | None:
+    """`count` bytes, or fewer where the pipe ends; None where nothing comes for SILENCE seconds,
+    those left out in which the command had no faces to work on.
+    """
+    data, silent, poll = bytearray(), 0.0, select.poll()
+    poll.register(pipe, select.POLLIN)
+    while len(data) < count:
+        if poll.poll(100):  # milliseconds
+            part = os.read(pipe.fileno(), count - len(data))
+            if not part:
+                break
+            data += part
+            silent = 0.0
+        elif not starved.is_set():
+            silent += 0.1
+            if silent > SILENCE:
+                return None
+    return bytes(data)
+
+
+def _end(process: subprocess.Popen) -> str:
     try:
-        code = process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:  # it closed its output and lives on
-        code = None
+        return f"ended early (exit code {process.wait(PATIENCE)})"
+    except subprocess.TimeoutExpired:  # it lives on
+        return "closed its output"
+
+
+def _fault(how: str, complaints: IO[bytes], command: str) -> InputError:
     complaints.seek(0)
     said = complaints.read().decode(errors="replace").strip().splitlines()
-    how = "closed its output" if code is None else f"ended early (exit code {code})"
     return InputError(f"--enhance {how}: {said[-1] if said else command}")

@@ -11,6 +11,7 @@ disc_checkpoint_*.pth.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import wav2lip_train
 from errors import run_cli
@@ -102,15 +103,10 @@ def validate(model, disc, expert, batches, device, precision) -> tuple[dict, tup
 
 def main(args: argparse.Namespace) -> None:
     hp = load_training_hparams(args)
-    if args.check:
-        from run_check import check_generator
+    from run_check import check_generator
+    from training import launch
 
-        check_generator(args, hp, quality=True)
-        return
-    from training import training_device
-
-    with training_device(args.device) as device:
-        train(args, hp, device)
+    launch(args, hp, partial(check_generator, quality=True), train)
 
 
 def train(args: argparse.Namespace, hp: HParams, device) -> None:

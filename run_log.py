@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+from logging.handlers import MemoryHandler
 
 import torch
 
@@ -23,12 +24,14 @@ class RunLog:
 
     In `<log_dir>/<experiment>/`. metrics.jsonl has one object a line: {"step", "time", "split",
     name: mean, ...}. Training scalars are averaged over hp.log_interval steps and all processes;
-    only the first process writes, and all must call alike.
+    only the first process writes, and all must call alike. Until begin() it speaks on the console
+    only: a run whose resume is refused leaves the files of the one before alone.
     """
 
     def __init__(self, args: argparse.Namespace, hp: HParams) -> None:
         name = args.experiment or os.path.basename(os.path.normpath(args.checkpoint_dir))
         self.folder, self.interval = os.path.join(args.log_dir, name), hp.log_interval
+        self._hp, self._checkpoint_dir = hp, args.checkpoint_dir
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._step = 0
@@ -36,23 +39,29 @@ class RunLog:
         if not distributed.is_main():
             logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
             return
-        try:
-            os.makedirs(self.folder, exist_ok=True)
-            os.makedirs(args.checkpoint_dir, exist_ok=True)
-            hp.save(os.path.join(self.folder, "hparams.yaml"))
-        except OSError as error:
-            raise InputError(f"cannot write to {error.filename}: {error.strerror}") from error
-        handlers = [
-            logging.FileHandler(os.path.join(self.folder, "train.log"), encoding="utf-8"),
-            logging.StreamHandler(sys.stderr),
-        ]
+        self._kept = MemoryHandler(1)  # until it has a target, then it passes on what comes
         logging.basicConfig(
             level=logging.INFO,
             format="%(asctime)s %(message)s",
             datefmt="%Y-%m-%d %H:%M:%S",
-            handlers=handlers,
+            handlers=[self._kept, logging.StreamHandler(sys.stderr)],
             force=True,
         )
+
+    def begin(self) -> None:
+        """Make the folders and files; InputError where that cannot be."""
+        if not distributed.is_main():
+            return
+        try:
+            for folder in (self.folder, self._checkpoint_dir):
+                os.makedirs(folder, exist_ok=True)
+                self._hp.save(os.path.join(folder, "hparams.yaml"))
+            file = logging.FileHandler(os.path.join(self.folder, "train.log"), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write to {error.filename}: {error.strerror}") from error
+        file.setFormatter(self._kept.formatter)
+        self._kept.setTarget(file)
+        self._kept.flush()
         from torch.utils.tensorboard import SummaryWriter
 
         self._board = SummaryWriter(os.path.join(self.folder, "tensorboard"))

@@ -77,9 +77,8 @@ class Checkpoints:
         start_paths by prefix.
 
         Returns the run's state: global_step, global_epoch, samples (drawn so far), syncnet_wt,
-        gate_step (when the gate opened, -1: not yet), best (validation score, smaller is better);
-        hparams.yaml in the folder is then this run's. InputError where the folder holds checkpoints
-        and none can be read, or a file does not fit.
+        gate_step (when the gate opened, -1: not yet), best (validation score, smaller is better).
+        InputError where the folder holds checkpoints and none can be read, or a file does not fit.
         """
         state = {"global_step": 0, "global_epoch": 0, "samples": -1, "gate_step": -1}
         state |= {"syncnet_wt": self.hp.syncnet_wt, "best": float("inf")}
@@ -99,8 +98,6 @@ class Checkpoints:
                 self._load_ema(checkpoint, path, weights_only)
                 if not weights_only:
                     self._load_rest(checkpoint, state)
-        if distributed.is_main():  # only now: a refused resume leaves those of the run as they are
-            self.hp.save(os.path.join(self.folder, "hparams.yaml"))
         return state
 
     def _newest_readable(self) -> dict[str, tuple[str, dict]] | None:

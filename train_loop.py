@@ -61,6 +61,7 @@ def train_loop(
     that one process loads at a time.
     """
     hp, state = run.hp, run.state
+    run.log.begin()
     per_step = batch_size * hp.accumulation * distributed.world_size()
     if state["samples"] < 0:  # a released checkpoint does not say
         state["samples"] = state["global_step"] * per_step

@@ -4,13 +4,13 @@ ready. Resuming is in run_state.py, logging in run_log.py, the loop in train_loo
 
 from __future__ import annotations
 
-import contextlib
+import argparse
 import logging
 import math
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -221,9 +221,15 @@ def create_adam(
     )
 
 
-def training_device(name: str) -> contextlib.AbstractContextManager[torch.device]:
-    """This process' device, for the time of a run; under torchrun, member of its group."""
-    return distributed.process_group(select_device(name))
+def launch(args: argparse.Namespace, hp: HParams, check: Callable, train: Callable) -> None:
+    """check(args, hp) where --check asks for it, else train(args, hp, device): on this process'
+    device, under torchrun as a member of its group.
+    """
+    if args.check:
+        check(args, hp)
+        return
+    with distributed.process_group(select_device(args.device)) as device:
+        train(args, hp, device)
 
 
 def finished(step: int, epoch: int, hp: HParams) -> bool:

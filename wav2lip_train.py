@@ -146,15 +146,10 @@ def prepare(args: argparse.Namespace, hp: HParams, device) -> tuple:
 
 def main(args: argparse.Namespace) -> None:
     hp = load_training_hparams(args)
-    if args.check:
-        from run_check import check_generator
+    from run_check import check_generator
+    from training import launch
 
-        check_generator(args, hp)
-        return
-    from training import training_device
-
-    with training_device(args.device) as device:
-        train(args, hp, device)
+    launch(args, hp, check_generator, train)
 
 
 def train(args: argparse.Namespace, hp: HParams, device) -> None:

@@ -18,7 +18,7 @@ import wav2lip_train
 from hparams import HParams
 from models import create_model
 from precision import Precision
-from training import create_adam, freeze, place, speed_up, training_device
+from training import create_adam, freeze, place, speed_up
 
 HP = HParams(width=0.125)
 BATCH = 2
@@ -58,7 +58,7 @@ def build(name, device):
 
 def main(out):
     torch.set_num_threads(1)
-    with training_device("cpu") as device:
+    with distributed.process_group(torch.device("cpu")) as device:
         precision = Precision(HP, device)
         expert, called, optimizer = build("SyncNet_color", device)
         for batch in batches(expert=True):

@@ -1,8 +1,11 @@
+import io
 import logging
 import os
 import pickle
-import zipfile
+import random
+import struct
 
+import numpy as np
 import pytest
 import torch
 from conftest import Poison
@@ -116,19 +119,53 @@ def test_files_that_are_no_checkpoint(tmp_path, expert):
     refused(path, "web page")
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     refused(path, "LFS pointer")
-    path.write_bytes(b"\x00\x01\x02" * 1000)
-    refused(path, "is refused")
     torch.save(expert.state_dict(), path)
     whole = path.read_bytes()
     for share in (0.2, 0.6, 0.999):
         path.write_bytes(whole[: int(share * len(whole))])
         refused(path, "damaged")
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("readme.txt", "no model in here")
-    refused(path, "damaged")
     for content in ([1, 2], {"a": 1}, {"state_dict": {}}, {"state_dict": {"a": 3}}, torch.zeros(3)):
         torch.save(content, path)
         refused(path, "no state_dict")
+
+
+def foreign_files():
+    yield "text", b"model: Wav2Lip\nlr: 1\n"
+    yield "JSON", b'{"state_dict": 1}'
+    yield "PNG", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(99)
+    yield "safetensors", struct.pack("<Q", 16) + b'{"__metadata__":{' + bytes(99)
+    yield "a pickle of no objects", pickle.dumps({"state_dict": [1, 2]})
+    archive = io.BytesIO()
+    np.savez(archive, a=np.zeros(3))
+    yield "zip", archive.getvalue()
+    for seed in range(400):
+        rng = random.Random(seed)
+        noise = rng.randbytes(rng.choice((1, 5, 50, 3000)))
+        yield f"noise {seed}", (b"", b"\x80", b"\x80\x02", b"\x80\x04")[seed % 4] + noise
+
+
+def test_files_of_another_kind_are_told_so(tmp_path):
+    path = tmp_path / "a.pth"
+    for name, content in foreign_files():
+        path.write_bytes(content)
+        with pytest.raises(InputError) as caught:
+            read_checkpoint(path)
+        assert str(caught.value) == (
+            f"checkpoint {path} is no checkpoint file: a .pth as torch.save writes it is expected"
+        ), name
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_part_of_a_checkpoint_is_never_called_unsafe(tmp_path, expert, zipped):
+    path = tmp_path / "a.pth"
+    state = {"a": torch.zeros(300), "b": torch.zeros(2)}
+    torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for length in [*range(1, 100), *range(100, len(whole), 37), len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        refused(path, "no checkpoint file" if length < (40 if zipped else 15) else "damaged")
+    path.write_bytes(whole.replace(b"state_dict", b"state\xffdict"))
+    refused(path, "damaged or truncated")
 
 
 def test_other_models_are_named(tmp_path, expert):

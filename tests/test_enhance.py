@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import select
 import shlex
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -27,6 +29,8 @@ while face := sys.stdin.buffer.read(size):
 sys.stdout.buffer.write(b"".join(held))
 """
 HALF = "import sys; sys.stdout.buffer.write(sys.stdin.buffer.read(192) + b'x' * 100)"
+IDLE = "import time; time.sleep(20)"
+SWALLOWS = "import sys, time\nwhile sys.stdin.buffer.read(192): pass\ntime.sleep(20)"
 DIES = "import sys; sys.stdin.buffer.read(192); sys.exit('no such weights')"
 
 
@@ -101,6 +105,54 @@ def test_a_command_that_fails_is_one_line(text, words, count):
     with pytest.raises(InputError, match=words) as caught:
         list(enhanced(faces(count), text, SIZE))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "size", "count"),
+    [
+        (SWALLOWS, SIZE, 1000),  # it takes all that there is room for
+        (IDLE, 64, 1000),  # the pipe is full before the queue is
+        (IDLE, SIZE, 4),  # nothing more is to come
+    ],
+)
+def test_a_command_that_never_answers_is_one_line(code, size, count, monkeypatch):
+    monkeypatch.setattr("enhance.SILENCE", 0.5)
+    with pytest.raises(InputError, match="gave no face for 0.5 s.*64 at most.*python") as caught:
+        list(enhanced(faces(count), command(code), size))
+    assert str(caught.value).startswith("--enhance")
+
+
+def test_what_a_script_has_started_ends_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("enhance.SILENCE", 0.5)
+    script = f"(sleep 5; touch {tmp_path}/late); true"  # they hold the full pipe
+    with pytest.raises(InputError, match="gave no face"):
+        list(enhanced(faces(1000), shlex.join(["sh", "-c", script]), 64))
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("slow", ["source", "reader"])
+def test_only_the_commands_own_silence_counts(slow, monkeypatch, nothing_stays):
+    """It holds faces back and they come slowly, or nobody takes its answers: for the time of either
+    it is allowed no silence at all.
+    """
+
+    def source():
+        for number, face in faces(300):
+            yield number, face
+            if slow == "source" and number == 20:
+                monkeypatch.setattr("enhance.SILENCE", 0)
+                time.sleep(0.5)
+                monkeypatch.setattr("enhance.SILENCE", 300)
+
+    items = enhanced(source(), command(INVERT, "{size}", 40), SIZE)
+    for number, (got, _) in enumerate(items):
+        assert got == number
+        if slow == "reader" and number == 10:
+            time.sleep(0.5)
+            assert select.select([nothing_stays[0].stdout], [], [], 60)[0]
+        if slow == "reader":
+            monkeypatch.setattr("enhance.SILENCE", 0 if number == 10 else 300)
+    assert number == 299
 
 
 def test_a_fault_of_the_faces_is_raised_where_they_are_used():

@@ -1,11 +1,14 @@
 import json
 import shutil
+import subprocess
+import sys
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, TINY, assert_refused, run_script, train
+from conftest import GOLDEN, REPOSITORY, TINY, assert_refused, run_script, train
 from fill import fill, inputs
 
 import color_syncnet_train
@@ -215,13 +218,42 @@ def test_bad_input_is_one_line(preprocessed_root, synthetic_root, tmp_path):
     assert not (tmp_path / "c").exists()
 
 
-def test_log_averages_and_keeps_the_last_steps(tmp_path):
-    from types import SimpleNamespace
+SCRIPTS = (color_syncnet_train, wav2lip_train, hq_wav2lip_train)
 
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_check_or_train(script, monkeypatch):
+    called = []
+    monkeypatch.setattr(script, "load_training_hparams", lambda _: "hp")
+    for name in ("run_check.check_expert", "run_check.check_generator", f"{script.__name__}.train"):
+        monkeypatch.setattr(name, lambda *given, **options: called.append((*given, options)))
+    args = SimpleNamespace(check=True, device="cpu")
+    script.main(args)
+    assert called.pop() == (args, "hp", {"quality": True} if script is hq_wav2lip_train else {})
+    args.check = False
+    script.main(args)
+    assert called == [(args, "hp", torch.device("cpu"), {})]
+
+
+def test_wrong_hparams_are_told_before_torch_is_imported():
+    for script in SCRIPTS:
+        code = (
+            f"import sys, {script.__name__} as script, errors\n"
+            "argv = '--data_root d --checkpoint_dir c --hparams lr=1'.split()\n"
+            "argv += ['--syncnet_checkpoint_path', 'e'] * ('lip' in script.__name__)\n"
+            "try: script.main(script.get_args_parser().parse_args(argv))\n"
+            "except errors.InputError as error: print(error, 'torch' in sys.modules)"
+        )
+        said = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True)
+        assert b"unknown hyper-parameter" in said.stdout and b"False" in said.stdout, said
+
+
+def test_log_averages_and_keeps_the_last_steps(tmp_path):
     from run_log import RunLog
 
     args = SimpleNamespace(experiment="run", checkpoint_dir=tmp_path / "c", log_dir=tmp_path)
     log = RunLog(args, HParams(log_interval=2))
+    log.begin()
     for step in (1, 2, 3):
         log.train(step, {"loss": torch.tensor(float(step))})
     log.close()
@@ -231,7 +263,9 @@ def test_log_averages_and_keeps_the_last_steps(tmp_path):
     ]
     assert (tmp_path / "run/curves.png").exists()
     args.experiment = "again"  # of a finished run: no step is left
-    RunLog(args, HParams()).close()
+    log = RunLog(args, HParams())
+    log.begin()
+    log.close()
     assert not (tmp_path / "again/curves.png").exists()
 
 
