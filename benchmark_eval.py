@@ -21,7 +21,7 @@ from benchmark_common import (
     write_report,
 )
 from errors import InputError, require_file
-from face_detection import NETWORKS
+from face_detection.arguments import add_detector_arguments, detector_options
 from options import positive
 
 # torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
@@ -54,8 +54,7 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     add("--lpips_weights", metavar="FILE", help="torchvision's AlexNet, for LPIPS")
     add("--sface_weights", metavar="FILE", help="SFace, for identity; never random")
     add("--checkpoint_path", metavar="FILE", help="generator, for the generation of the test set")
-    add("--detector", choices=NETWORKS, default="centerface")
-    add("--s3fd_weights", metavar="FILE", help="weights of --detector sfd")
+    add_detector_arguments(parser)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     add("--repeats", type=positive, default=1, help="the best one counts; default %(default)s")
     add("--json", metavar="FILE", help="write the figures there too")
@@ -259,7 +258,7 @@ class Metrics:
         """The unpaired test set's protocol, each video with its own sound."""
         from evaluation.gen_videos_from_filelist import FPS, generate_pairs
         from evaluation.pairs import Pair
-        from inference import LipSync, detector_options
+        from inference import LipSync
 
         args, options = self.args, detector_options(self.args)
         lipsync = LipSync(self.files["generator"], args.device, args.detector, options)

@@ -25,6 +25,7 @@ from benchmark_engines import BACKENDS, EAGER, make_engines
 from benchmark_stages import KINDS, Job, measure_stages, print_stages, windows
 from errors import InputError, require_file
 from face_detection import NETWORKS
+from face_detection.arguments import add_weights_arguments, detector_options, weights_files
 from options import Options, positive
 
 # torch, OpenCV and the detectors are imported inside the functions, so that --help answers at once
@@ -38,7 +39,7 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint_path", metavar="FILE", help="generator; default: full size, random weights")
     add("--backends", nargs="+", choices=BACKENDS, help="default: all that are installed")
     add("--detectors", nargs="+", choices=NETWORKS, default=["centerface"])
-    add("--s3fd_weights", metavar="FILE", help="weights of the detector sfd")
+    add_weights_arguments(parser)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     add("--seconds", type=positive_float, default=10.0,
         help="of speech, at most; default %(default)g")
@@ -63,7 +64,7 @@ def inference_benchmark(args: argparse.Namespace) -> None:
         (args.face, "face"),
         (args.audio, "audio"),
         (args.checkpoint_path, "checkpoint"),
-        (args.s3fd_weights, "S3FD weights"),
+        *((path, f"--{flag}") for flag, path in weights_files(args).items()),
     ):
         if path:
             require_file(path, what)
@@ -98,10 +99,6 @@ def make_job(args: argparse.Namespace, folder: str) -> Job:
     return Job(face, speech, len(windows(speech, fps)), fps, kinds)
 
 
-def detector_options(name: str, args: argparse.Namespace) -> dict:
-    return {"weights": args.s3fd_weights} if name == "sfd" else {}
-
-
 def speed_benchmark(checkpoint: str, folder: str, args: argparse.Namespace) -> None:
     """Each stage alone, then the whole; the memory of each whole in a process of its own."""
     from benchmark_memory import peak_memory
@@ -109,7 +106,7 @@ def speed_benchmark(checkpoint: str, folder: str, args: argparse.Namespace) -> N
 
     job, facts = make_job(args, folder), circumstances()
     lipsyncs = {
-        name: LipSync(checkpoint, args.device, name, detector_options(name, args), "torch")
+        name: LipSync(checkpoint, args.device, name, detector_options(args, name), "torch")
         for name in args.detectors
     }
     device = next(iter(lipsyncs.values())).device
@@ -122,7 +119,7 @@ def speed_benchmark(checkpoint: str, folder: str, args: argparse.Namespace) -> N
                 **{name: run[name] for name in ("backend", "detector")},
                 "checkpoint": checkpoint,
                 "device": args.device,
-                "detector_options": detector_options(run["detector"], args),
+                "detector_options": detector_options(args, run["detector"]),
                 "face": job.face,
                 "audio": job.audio,
                 "static": run["face"] == "still",

@@ -19,6 +19,7 @@ from benchmark_common import (
     write_talk,
 )
 from errors import InputError
+from face_detection.arguments import detector_options
 
 
 def memory_benchmark(checkpoint: str, folder: str, args: argparse.Namespace) -> None:
@@ -26,7 +27,6 @@ def memory_benchmark(checkpoint: str, folder: str, args: argparse.Namespace) -> 
     from tqdm import tqdm
 
     from audio import save_wav
-    from benchmark_inference import detector_options
     from media import load_audio
 
     facts, detector = circumstances(), args.detectors[0]
@@ -43,7 +43,7 @@ def memory_benchmark(checkpoint: str, folder: str, args: argparse.Namespace) -> 
                 "detector": detector,
                 "checkpoint": checkpoint,
                 "device": args.device,
-                "detector_options": detector_options(detector, args),
+                "detector_options": detector_options(args, detector),
                 "face": video,
                 "audio": cut,
                 "static": False,

@@ -22,6 +22,7 @@ import numpy as np
 from backends import NAMES
 from errors import InputError, require_file, run_cli
 from face_detection import DETECTORS
+from face_detection.arguments import add_detector_arguments, detector_options
 from options import Options, add_arguments, options_from, positive
 
 # torch, OpenCV and the detectors are imported inside the functions, so that --help answers at once
@@ -247,23 +248,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--int8", action="store_true",
         help="compute in 8 bits (OpenVINO on the CPU), calibrated on the face's first frames; "
         "refused where the frames would differ visibly")
-    add("--detector", choices=DETECTORS, default="centerface")
+    add_detector_arguments(parser, DETECTORS)
     add("--det_size", type=positive,
         help="search frames scaled down to this longer side; default 480 (sfd: as they are)")
-    add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
     add("--boxes", help="JSON with known boxes, for --detector boxes")
     # fmt: on
-
-
-def detector_options(args: argparse.Namespace) -> dict:
-    """What create_detector takes beside name and device, from its flags."""
-    if args.detector == "boxes":
-        if not args.boxes:
-            raise InputError("--detector boxes needs --boxes FILE.json")
-        return {"path": args.boxes}
-    options = {"weights": args.s3fd_weights} if args.detector == "sfd" else {}
-    det_size = getattr(args, "det_size", None)  # preprocess.py and evaluation/ have no such flag
-    return options | ({"max_side": det_size} if det_size else {})
 
 
 def create_lipsync(args: argparse.Namespace) -> LipSync:

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 
 from errors import InputError, require_file
+from face_detection.arguments import weights_files
 from files import stamp
 from options import add_arguments, boolean, options_from
 
@@ -89,7 +90,7 @@ def _job(
     face, audio, outfile = (os.path.join(folder, cells[name]) for name in PATHS)
     names = ("backend", "int8", "detector", "det_size")
     model = {name: str(getattr(args, name)) for name in names}
-    files = (face, audio, args.checkpoint_path, args.s3fd_weights, args.boxes)
+    files = (face, audio, args.checkpoint_path, *weights_files(args).values(), args.boxes)
     key = {"options": options, "model": model, "files": [stamp(path or "") for path in files]}
     key |= {name: cells[name] for name in ("face", "audio")}
     return Job(line, cells["outfile"], face, audio, outfile, options, json.loads(json.dumps(key)))

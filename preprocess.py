@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from errors import InputError, run_cli
 from face_detection import DETECTORS
+from face_detection.arguments import add_detector_arguments, detector_options
 
 if TYPE_CHECKING:
     from preparation.pipeline import Result, Settings
@@ -58,9 +59,8 @@ def _add_machine_arguments(group) -> None:
 
 def _add_clip_arguments(group) -> None:
     add = group.add_argument
-    add("--detector", choices=DETECTORS, default="centerface",
+    add_detector_arguments(group, DETECTORS,
         help="sfd is the paper's and needs weights; boxes reads <video>.json; default %(default)s")
-    add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
     add("--float32", action="store_true", help="--detector sfd in full precision on a GPU too")
     add("--split", choices=("auto", "on", "off"), default="auto",
         help="cut videos at shot cuts, lost faces and --max_seconds into pieces of one person; "
@@ -190,7 +190,6 @@ def _run(
 
 
 def _settings(args: argparse.Namespace, split: bool, ngpu: int) -> Settings:
-    from inference import detector_options
     from preparation.clip_writer import FPS
     from preparation.pieces import PieceRules
     from preparation.pipeline import Settings

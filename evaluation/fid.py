@@ -28,7 +28,8 @@ import numpy as np
 from errors import InputError, require_file, run_cli
 from evaluation.frechet import FeatureStatistics, frechet_distance
 from evaluation.inception import FEATURES, INPUT_SIZE, InceptionFeatures
-from face_detection import NETWORKS, create_detector
+from face_detection import create_detector
+from face_detection.arguments import add_detector_arguments, detector_options
 from files import replacing, stamp, write_json
 from options import positive
 
@@ -217,9 +218,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--inception_weights", help="pytorch-fid's weights; default: checkpoints/, else downloaded")
     add("--region", choices=("frame", "face"), default="frame",
         help="what of a frame is compared; the paper's numbers: %(default)s")
-    add("--detector", choices=NETWORKS, default="centerface",
-        help="of the faces, with --region face")
-    add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
+    add_detector_arguments(parser, help="of the faces, with --region face")
     add("--every", type=positive, default=1, help="take each n-th frame; default all")
     add("--batch_size", type=positive, default=50)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
@@ -228,8 +227,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def make_detector(args: argparse.Namespace):
-    """The face detector that --detector, --s3fd_weights and --device ask for."""
-    from inference import detector_options
+    """The face detector that its flags and --device ask for."""
     from training import select_device
 
     return create_detector(args.detector, str(select_device(args.device)), **detector_options(args))

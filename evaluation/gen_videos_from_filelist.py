@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from errors import InputError, run_cli
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
 from evaluation.score_table import ScoreTable
-from face_detection import NETWORKS
+from face_detection.arguments import WEIGHTS, add_detector_arguments, detector_options
 from face_track import NoFace
 from files import file_label
 from preparation.corpus import in_shard, parse_shard
@@ -168,9 +168,7 @@ def add_generation_arguments(
     add("--out", "--results_dir", default=out, help="folder of the results; default %(default)s")
     add("--pads", nargs=4, type=int, default=list(pads), metavar=SIDES,
         help=f"grow the detected face; default {' '.join(map(str, pads))}")  # fmt: skip
-    add("--detector", choices=NETWORKS, default="sfd",
-        help="sfd is the paper's; default %(default)s")  # fmt: skip
-    add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
+    add_detector_arguments(parser, default="sfd", help="sfd is the paper's; default %(default)s")
     add("--face_det_batch_size", type=positive, default=64)
     add("--wav2lip_batch_size", type=positive, default=128)
     add("--lossless", action="store_true",
@@ -181,15 +179,16 @@ def add_generation_arguments(
 
 def generate_from_args(args: argparse.Namespace, pairs: Sequence[Pair], **options) -> None:
     """generate_pairs with the arguments of add_generation_arguments; prints what was made."""
-    from inference import LipSync, detector_options
+    from inference import LipSync
 
     shard = parse_shard(args.shard)
     audio_root = options.pop("audio_root", None) or args.data_root
     require_some(pairs, args.data_root, audio_root)  # before the weights take their time
-    lipsync = LipSync(args.checkpoint_path, args.device, args.detector, detector_options(args))
+    detection = detector_options(args)
+    lipsync = LipSync(args.checkpoint_path, args.device, args.detector, detection)
     settings = {"generator": file_label(args.checkpoint_path), "detector": args.detector}
-    if args.s3fd_weights and args.detector == "sfd":
-        settings["s3fd_weights"] = file_label(args.s3fd_weights)
+    if detection.get("weights"):
+        settings[WEIGHTS[args.detector][0]] = file_label(detection["weights"])
     summary = generate_pairs(
         lipsync,
         pairs,

@@ -35,7 +35,7 @@ from errors import InputError, require_file, run_cli
 from evaluation.fid import list_videos, make_detector
 from evaluation.quality_networks import available_metrics
 from evaluation.score_table import ScoreTable
-from face_detection import NETWORKS
+from face_detection.arguments import add_detector_arguments
 from options import natural, positive
 
 # torch, lpips and torchmetrics are imported inside the functions, so that --help answers at once
@@ -243,9 +243,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--out", required=True, help="folder of quality.csv, .json and .jsonl")
     add("--shorter", type=natural, default=0,
         help="frames by which a generated video may end early; default %(default)s")
-    add("--detector", choices=NETWORKS, default="centerface",
-        help="of the faces in the true videos")
-    add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
+    add_detector_arguments(parser, help="of the faces in the true videos")
     add("--expert", help="SyncNet_color checkpoint, for lsd")
     add("--lpips_weights", help="torchvision's AlexNet; default: checkpoints/, else downloaded")
     add("--sface_weights", help="SFace of the OpenCV zoo, for identity; default: checkpoints/")

@@ -21,7 +21,7 @@ from errors import InputError, require_file, run_cli
 from evaluation.fid import fid, make_detector
 from evaluation.gen_videos_from_filelist import FPS, MODES, generate_pairs
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
-from face_detection import NETWORKS
+from face_detection.arguments import add_detector_arguments, detector_options
 from files import file_label
 from options import SIDES, positive
 
@@ -184,9 +184,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--mode", choices=tuple(MODES), default="faithful",
         help="frames of the released script, or of inference.py's defaults; default %(default)s")
     add("--protocol", choices=("lrs", "real"), default="lrs", help="of LSE; default %(default)s")
-    add("--detector", choices=NETWORKS, default="sfd",
-        help="sfd is the paper's; default %(default)s")
-    add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
+    add_detector_arguments(parser, default="sfd", help="sfd is the paper's; default %(default)s")
     add("--syncnet_weights", default="checkpoints/syncnet_v2.model", help="default %(default)s")
     add("--expert", help="a SyncNet_color: sync_distance and sync_confidence, lsd")
     add("--inception_weights", help="of FID; default: checkpoints/, else downloaded")
@@ -203,7 +201,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     from evaluation.report_plots import plot_report
     from evaluation.report_text import write_report
-    from inference import LipSync, detector_options
+    from inference import LipSync
 
     pairs = read_pairs(args.filelist)[: args.limit]
     require_some(pairs, args.data_root, args.data_root)

@@ -53,7 +53,7 @@ from evaluation.sync_offset import (
     pair_v2,
     released_curve,
 )
-from face_detection import NETWORKS
+from face_detection.arguments import add_detector_arguments
 from hparams import HParams
 from options import positive
 
@@ -260,8 +260,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--vshift", type=positive, default=15, help="frames; default %(default)s as published")
     add("--batch_size", type=positive, default=32, help="changes no score; default %(default)s")
     add("--device", default="auto")
-    add("--detector", choices=NETWORKS, default="sfd", help="default %(default)s")
-    add("--s3fd_weights", help="weights of --detector sfd; default checkpoints/s3fd.pth")
+    add_detector_arguments(parser, default="sfd", help="default %(default)s")
     group = parser.add_argument_group("face tracks of protocol real; defaults: as published")
     for rule in fields(TrackRules):
         kind, text = type(rule.default), rule.metadata["help"]

@@ -1,4 +1,4 @@
-"""Face detection: several detectors behind one method, chosen by name (see api.py)."""
+"""Face detection: several detectors behind one method (api.py), and their flags (arguments.py)."""
 
 from face_detection.api import DETECTORS, NETWORKS, Box, create_detector
 

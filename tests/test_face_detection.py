@@ -1,5 +1,6 @@
 """face_detection: the way in, CenterFace, known boxes. S3FD: test_face_detection_sfd.py."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -13,6 +14,11 @@ from conftest import CORPUS
 import face_detection
 from errors import InputError
 from face_detection import DETECTORS, Box, create_detector
+from face_detection.arguments import (
+    add_detector_arguments,
+    detector_options,
+    weights_files,
+)
 
 # ---------------------------------------------------------------- the one way in
 
@@ -32,6 +38,28 @@ def test_package_import_is_light():
         [sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_the_flags_give_each_detector_its_options():
+    parser = argparse.ArgumentParser()
+    add_detector_arguments(parser, DETECTORS)
+    parser.add_argument("--boxes")
+
+    def options(*argv, **others):
+        return detector_options(parser.parse_args(argv), **others)
+
+    weights = ("--s3fd_weights", "w.pth")
+    assert options(*weights) == {}  # CenterFace
+    assert options(*weights, detector="sfd") == {"weights": "w.pth"}
+    assert options("--detector", "sfd") == {"weights": None}
+    assert options(*weights, "--detector", "boxes", "--boxes", "b.json") == {"path": "b.json"}
+    with pytest.raises(InputError, match="needs --boxes"):
+        options("--detector", "boxes")
+    parser.add_argument("--det_size", type=int)
+    sized = options(*weights, "--detector", "sfd", "--det_size", "320")
+    assert sized == {"weights": "w.pth", "max_side": 320}
+    assert options("--det_size", "320") == {"max_side": 320}
+    assert weights_files(parser.parse_args(weights)) == {"s3fd_weights": "w.pth"}
 
 
 # ---------------------------------------------------------------- CenterFace

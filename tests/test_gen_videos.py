@@ -22,6 +22,7 @@ from evaluation import gen_videos_from_filelist, real_videos_inference
 from evaluation.gen_videos_from_filelist import generate_pairs
 from evaluation.pairs import Pair, read_pairs
 from face_track import face_frames
+from files import file_label
 from inference import LipSync
 from media import iter_frames, load_audio, probe
 
@@ -227,6 +228,21 @@ def test_bad_input_ends_in_one_line(weights, clips, tmp_path):
     refused("--shard must be", flags=("--shard", "3/2"))
     (tmp_path / "out").touch()
     refused("cannot write to")
+
+
+def test_the_detector_s_weights_are_among_the_settings(weights, clips, tmp_path, monkeypatch):
+    def settings(*flags):
+        seen, summary = [], {"videos": 1, "skipped": [], "reasons": {}}
+        monkeypatch.setattr(script, "generate_pairs", lambda *a, **_: seen.append(a[4]) or summary)
+        argv = command(weights, tmp_path / "list.txt", clips, tmp_path, *flags)[2:]
+        script.main(script.get_args_parser().parse_args(list(map(str, argv))))
+        return seen[0]["detector"], seen[0].get("s3fd_weights")
+
+    script, own = gen_videos_from_filelist, tmp_path / "list.txt"  # any file is good enough
+    own.write_text("s0000/00001 s0001/00001")
+    assert settings("--detector", "sfd") == ("sfd", None)
+    assert settings("--detector", "sfd", "--s3fd_weights", own) == ("sfd", file_label(own))
+    assert settings("--s3fd_weights", own) == ("centerface", None)
 
 
 def test_no_video_at_all_is_an_error(weights, tmp_path):

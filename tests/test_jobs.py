@@ -133,7 +133,8 @@ def test_what_the_frames_depend_on_is_in_a_job_s_key(weights, folder):
         return read_manifest(args, options_from(args))[0].key
 
     assert key() == key("--workers", 2)
-    for argv in (("--int8",), ("--det_size", 320), ("--detector", "sfd"), ("--paste", "hard")):
+    for argv in (("--int8",), ("--det_size", 320), ("--detector", "sfd"), ("--paste", "hard"),
+                 ("--s3fd_weights", weights)):  # fmt: skip
         assert key() != key(*argv), argv
 
 

