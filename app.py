@@ -7,17 +7,22 @@ Then open http://127.0.0.1:7860. Only this machine can reach it unless --host sa
 is no password: put a proxy with HTTPS and a login before a page for others (browsers give
 microphone and camera to HTTPS or localhost only). One job at a time, the others wait. Uploads are
 deleted when their job ends, results when their user's next job begins, when the page is closed, or
-after an hour; all is in one temporary folder, which goes with the server.
+after an hour; all is in one temporary folder, which goes with the server, or, where that was
+killed, when the next one starts.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import logging
 import os
+import shutil
+import stat
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +31,9 @@ from inference import add_model_arguments, create_lipsync
 from options import positive
 
 EXAMPLES = Path(__file__).resolve().parent / "data" / "app_examples"
+FOLDER = "wav2lip_app_"  # with a random end, in the system's folder for temporary files
+RESULT_AGE = 3600  # seconds after which results, and uploads that no job took, are deleted
+SWEEP = 300  # seconds between two looks for such files
 EXAMPLE_SEED = 7  # faces and voices that no demo trains on
 EXAMPLE_SECONDS = 3.0
 REMEDY = "`make demo` trains a small one, data/demo/checkpoints/wav2lip/*.pth"
@@ -77,6 +85,74 @@ def make_examples(folder: Path) -> dict[str, str]:
     return {path.stem: str(path) for path in paths.values()}
 
 
+def warm_up(backend) -> None:
+    """Do now what takes seconds of the first job, in which it could not be stopped.
+
+    backend: None where it is to be calibrated on that job (--int8).
+    """
+    import numpy as np
+
+    from audio import melspectrogram
+
+    melspectrogram(np.zeros(16000, np.float32))
+    if backend is not None:
+        face = np.zeros((backend.img_size, backend.img_size, 3), np.uint8)
+        mel = np.zeros((1, 80, 16), np.float32)
+        backend.generate(face[None], mel)
+        backend.generate_still(backend.prepare(face), mel)
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder that only this server uses and that goes with it; those of killed servers go first.
+
+    A living server holds a lock on its folder, which dies with it however it ends. An empty folder
+    may be that of a server which is about to take its lock.
+    """
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        # FileNotFoundError: another server that starts now was faster
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            found = folder.lstat()  # a link, or another user's, is none of ours
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+                with _locked(folder, fcntl.LOCK_NB):
+                    if any(folder.iterdir()):
+                        shutil.rmtree(folder)
+    with (
+        tempfile.TemporaryDirectory(prefix=FOLDER, ignore_cleanup_errors=True) as root,
+        _locked(root),
+    ):
+        Path(root, "served").mkdir()
+        yield Path(root)
+
+
+def sweep(served: Path, age: float) -> None:
+    """Delete all files that nobody has written to for `age` seconds.
+
+    gradio's delete_cache knows nothing of uploads that broke off.
+    """
+    for folder, _, names in os.walk(served):
+        for name in names:
+            path = Path(folder, name)
+            with contextlib.suppress(FileNotFoundError):  # its job was faster
+                if time.time() - path.stat().st_mtime >= age:
+                    path.unlink()
+
+
+def _sweep_until(ended: threading.Event, served: Path) -> None:
+    while not ended.wait(SWEEP):
+        sweep(served, RESULT_AGE)
+
+
+@contextlib.contextmanager
+def _locked(folder: str | os.PathLike, how: int = 0) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | how)
+        yield
+    finally:
+        os.close(handle)
+
+
 @contextlib.contextmanager
 def serving(lipsync, args: argparse.Namespace, examples: Path = EXAMPLES) -> Iterator[str]:
     """The page's address, while it is served. args: host, port, max_mb, max_seconds.
@@ -88,14 +164,16 @@ def serving(lipsync, args: argparse.Namespace, examples: Path = EXAMPLES) -> Ite
     from app_page import build_page, launch
 
     shown = make_examples(examples)
-    with tempfile.TemporaryDirectory(prefix="wav2lip_app_", ignore_cleanup_errors=True) as root:
-        served = Path(root, "served")
-        os.environ["GRADIO_TEMP_DIR"] = str(served)  # where gradio keeps uploads
-        jobs = Jobs(lipsync, Path(root), examples, args.max_seconds)
+    with private_folder() as root:
+        os.environ["GRADIO_TEMP_DIR"] = str(root / "served")  # where gradio keeps uploads
+        jobs = Jobs(lipsync, root, examples, args.max_seconds)
         page = build_page(jobs, shown, args.max_mb)
+        ended = threading.Event()
+        threading.Thread(target=_sweep_until, args=(ended, root / "served"), daemon=True).start()
         try:
             yield launch(page, args.host, args.port, args.max_mb)
         finally:
+            ended.set()
             page.close(verbose=False)
 
 
@@ -109,7 +187,9 @@ def main(args: argparse.Namespace) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     require_package("gradio", "the web page", "-r requirements-app.txt")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    with serving(create_lipsync(args), args) as address:
+    lipsync = create_lipsync(args)
+    warm_up(lipsync.backend)
+    with serving(lipsync, args) as address:
         print(f"open {address} (Ctrl-C ends it)", flush=True)
         threading.Event().wait()
 

@@ -17,14 +17,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from backends import CHUNK
 from errors import InputError
 from options import add_arguments, options_from
 
 # Those of inference.py's flags that the page shows, in this order
 SHOWN = ("pads", "box", "face_index", "target", "no_face", "nosmooth", "paste", "mask", "mark",
          "pad", "rotate", "silence_gate", "faithful")  # fmt: skip
+MAX_SIDE = 2160  # px of the shorter side; larger frames are scaled down: few bytes can hold 13000
 ORIGINAL_SIDE = 480  # px, at most, of the shorter side of the original that is shown
 RATE = 16000  # Hz, at which the speech's length is counted
+POLL = 0.2  # seconds until a job that waits for the device looks whether it is still wanted
+# A job can be stopped between two batches; on a CPU larger ones are no faster
+CPU_BATCHES = {"face_det_batch_size": 4, "wav2lip_batch_size": CHUNK}
 
 
 class Stopped(Exception):
@@ -81,6 +86,11 @@ class Job:
     running: bool = False
     over: bool = False
 
+    def go_on(self) -> None:
+        """Raises Stopped where the job is no longer wanted."""
+        if self.stop.is_set():
+            raise Stopped
+
 
 class Jobs:
     """The jobs of all users.
@@ -92,6 +102,7 @@ class Jobs:
 
     def __init__(self, lipsync, root: Path, examples: Path, max_seconds: float) -> None:
         self.lipsync, self.max_seconds = lipsync, max_seconds
+        self._fixed = CPU_BATCHES if lipsync.device.type == "cpu" else {}
         self._folders, self._served = root / "jobs", root / "served"
         self._examples = examples.resolve()
         self._jobs: dict[str, Job] = {}
@@ -101,14 +112,15 @@ class Jobs:
     def claim(self, user: str, face: str | None, audio: str | None, options: dict) -> None:
         """Take over a user's two files and look at them; the results of the last job go.
 
-        Raises InputError where something is missing or is refused. Files that were looked at are
-        then gone.
+        Raises InputError where something is missing or is refused, or Stopped. Files that were
+        looked at are then gone.
         """
         if not face or not audio:
             missing = "a face: a video or a photo" if not face else "a speech: a sound or a video"
             raise InputError(f"choose {missing}")
         name = uuid.uuid4().hex
-        job = Job(self._folders / name, self._served / name, options)
+        uploads = [path for path in (face, audio) if not self.is_example(path)]
+        job = Job(self._folders / name, self._served / name, options, uploads)
         with self._lock:
             last = self._jobs.get(user)
             if last and not last.over:
@@ -121,34 +133,35 @@ class Jobs:
                 job.face = self._take(job, face, "face")
                 job.audio = self._take(job, audio, "speech")
                 self._check(job)
-        except BaseException:
+            job.go_on()
+        except BaseException as error:
             self._end(job)
+            if job.stop.is_set():  # whatever was found missing then
+                raise Stopped from error
             raise
 
-    def run(self, user: str, report: Callable[[int, int], None]) -> tuple[str, str, str]:
+    def run(self, user: str, report: Callable[[str, int, int], None]) -> tuple[str, str, str]:
         """Do the claimed job: (its video, the original, what there is to say about it).
 
-        report: as of LipSync.run. Raises InputError, or Stopped.
+        report: as of LipSync.run; its last stage is "original". Raises InputError, or Stopped.
         """
         with self._lock:
             job = self._jobs.get(user)
-            if job is None or job.over:
+            if job is None or job.over or job.running:
                 raise Stopped
             job.running = True
 
-        def told(done: int, total: int) -> None:
-            if job.stop.is_set():
-                raise Stopped
-            report(done, total)
+        def told(stage: str, done: int, total: int) -> None:
+            job.go_on()
+            report(stage, done, total)
 
         try:
             result, original = str(job.out / "result_voice.mp4"), str(job.out / "original.mp4")
-            with self._device, self._plainly(job):
-                if job.stop.is_set():
-                    raise Stopped
-                summary = self.lipsync.run(job.face, job.audio, result, told, **job.options)
+            with self._turn(job), self._plainly(job):
+                options = self._fixed | {"max_short_side": MAX_SIDE} | job.options
+                summary = self.lipsync.run(job.face, job.audio, result, told, **options)
                 rotate = job.options.get("rotate", False)
-                _write_original(job.face, original, summary.fps, summary.frames, rotate)
+                _write_original(job.face, original, summary.fps, summary.frames, rotate, told)
         except BaseException:
             _remove(job.out)
             raise
@@ -161,8 +174,8 @@ class Jobs:
         return result, original, note
 
     def stop(self, user: str) -> bool:
-        """End a user's job: one that waits at once, one that runs at its next frame. False where
-        there is none.
+        """End a user's job: one that waits at once, one that runs at its next frame or batch. False
+        where there is none.
         """
         with self._lock:
             job = self._jobs.get(user)
@@ -191,15 +204,16 @@ class Jobs:
         """
         if self.is_example(path):
             return path
-        job.uploads.append(path)
         folder = job.folder / what
-        folder.mkdir(parents=True)
-        try:
-            os.link(path, folder / Path(path).name)
-        except FileNotFoundError as error:
-            raise InputError(
-                f"the {what} is gone, as uploads are when a job has ended: choose it again"
-            ) from error
+        with self._lock:  # a job that is being deleted takes no more
+            job.go_on()
+            folder.mkdir(parents=True)
+            try:
+                os.link(path, folder / Path(path).name)
+            except FileNotFoundError as error:
+                raise InputError(
+                    f"the {what} is gone, as uploads are when a job has ended: choose it again"
+                ) from error
         return str(folder / Path(path).name)
 
     def _check(self, job: Job) -> None:
@@ -223,14 +237,25 @@ class Jobs:
 
     def _end(self, job: Job) -> None:
         """Delete the uploads, and what nobody waits for."""
-        _remove(job.folder)
-        for path in job.uploads:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(path)
         with self._lock:
+            _remove(job.folder)
+            for path in job.uploads:
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(path)
             job.over = True
             if job.stop.is_set():
                 _remove(job.out)
+
+    @contextlib.contextmanager
+    def _turn(self, job: Job):
+        """The device, this job's alone; Stopped where it is not wanted any more."""
+        while not self._device.acquire(timeout=POLL):
+            job.go_on()
+        try:
+            job.go_on()
+            yield
+        finally:
+            self._device.release()
 
     @contextlib.contextmanager
     def _plainly(self, job: Job):
@@ -249,9 +274,13 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _write_original(face: str, path: str, fps: float, count: int, rotate: bool) -> None:
+def _write_original(
+    face: str, path: str, fps: float, count: int, rotate: bool,
+    report: Callable[[str, int, int], None],
+) -> None:  # fmt: skip
     """The first `count` frames of the face, small and silent, in a form that every browser plays:
-    what is shown beside the result once the upload is gone.
+    what is shown beside the result once the upload is gone. report: told ("original", frames
+    written, count) after each.
     """
     from face_track import face_frames
     from media import is_image
@@ -264,3 +293,4 @@ def _write_original(face: str, path: str, fps: float, count: int, rotate: bool) 
         writer = stack.enter_context(VideoWriter(path, fps))
         for frame in itertools.islice(frames, count):
             writer.write(frame)
+            report("original", writer.frames, count)

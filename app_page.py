@@ -14,8 +14,6 @@ import gradio as gr
 from app_jobs import Jobs, Stopped, parse_options, shown_flags
 from errors import InputError
 
-RESULT_AGE = 3600  # seconds after which results, and uploads that no job took, are deleted
-SWEEP = 300  # seconds between two looks for such files
 FAULT = "Something went wrong here. It has been logged; please tell who runs this page."
 INTRO = """# Wav2Lip
 Give a face, in a video or a photo, and any speech: the lips are redrawn to match it."""
@@ -24,6 +22,7 @@ video is synthetic wherever you show it; its metadata says so too.
 
 **Your files.** Uploads are deleted when their job ends; the result when your next job begins, when
 you close this page, or after an hour."""
+STAGES = {"faces": "Searching faces", "lips": "Redrawing", "original": "Copying the original"}
 FONTS = ["system-ui", "sans-serif"]  # gradio's own would be fetched
 # Nothing comes from elsewhere: gradio's trimming of videos would fetch a program and is hidden
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
@@ -51,9 +50,7 @@ Photo = ABCMeta.__new__(
 def build_page(jobs: Jobs, examples: dict[str, str], max_mb: int) -> gr.Blocks:
     """The page. examples: paths of "face", "photo" and "voice"."""
     gr.set_static_paths([os.path.dirname(path) for path in examples.values()])
-    with gr.Blocks(
-        title="Wav2Lip", analytics_enabled=False, delete_cache=(SWEEP, RESULT_AGE)
-    ) as page:
+    with gr.Blocks(title="Wav2Lip", analytics_enabled=False) as page:
         gr.Markdown(INTRO)
         inputs = _inputs(examples, jobs.max_seconds, max_mb)
         with gr.Accordion("Options", open=False):
@@ -182,17 +179,19 @@ def _handlers(jobs: Jobs, names: list[str]) -> tuple[Callable, ...]:
         try:
             options = parse_options(dict(zip(names, values, strict=True)))
             jobs.claim(request.session_hash, video or photo, sound or clip, options)
+        except Stopped:
+            return gr.skip(), *_nothing("Stopped.")
         except Exception as error:  # the server's edge: one user's fault ends no other's job
             return gr.skip(), *_nothing(_words(error))
         return uuid.uuid4().hex, *_nothing()
 
     def work(request: gr.Request, progress=gr.Progress()):  # noqa: B008  (gradio's way)
-        progress(0, desc="Looking for the face")
+        def tell(stage: str, done: int, total: int) -> None:
+            progress(done / total, desc=f"{STAGES[stage]}: {done} of {total} frames")
+
+        progress(0, desc="Beginning")
         try:
-            result, original, note = jobs.run(
-                request.session_hash,
-                lambda done, total: progress((done, total), desc="Redrawing", unit="frames"),
-            )
+            result, original, note = jobs.run(request.session_hash, tell)
         except Stopped:
             return _nothing("Stopped.")
         except Exception as error:  # as above

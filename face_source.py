@@ -128,13 +128,19 @@ def source_fps(face: str, opts: Options) -> float:
 
 
 def find_source(
-    face: str, opts: Options, count: int, detector: Callable[[], object], key: dict
+    face: str,
+    opts: Options,
+    count: int,
+    detector: Callable[[], object],
+    key: dict,
+    report: Callable[[str, int, int], None] | None = None,
 ) -> FaceSource:
     """Look through the first `count` frames of `face` once and choose the face that is meant.
 
     detector: makes the detector; not called where --box is given. key: its name ("detector") and
-    what else its boxes depend on. Raises NoFace where no frame has one, or where `opts.no_face` is
-    "error" and some frame has none; InputError for files that cannot be used.
+    what else its boxes depend on. report: told ("faces", frames looked at, frames in all) before
+    each; what it raises ends the search. Raises NoFace where no frame has one, or where
+    `opts.no_face` is "error" and some frame has none; InputError for files that cannot be used.
     """
     from media import is_image
 
@@ -145,7 +151,7 @@ def find_source(
     if opts.box is not None:
         boxes = _known_boxes(face, image, opts, limit)
     else:
-        boxes = _found_boxes(face, image, opts, limit, detector, key)
+        boxes = _found_boxes(face, image, opts, limit, detector, key, report)
     missing = [index for index, box in enumerate(boxes) if box is None]
     if len(missing) == len(boxes):
         where = "" if still else "any frame of "
@@ -173,7 +179,13 @@ def _known_boxes(face: str, image: bool, opts: Options, limit: int) -> list[BoxT
 
 
 def _found_boxes(
-    face: str, image: bool, opts: Options, limit: int, detector: Callable, key: dict
+    face: str,
+    image: bool,
+    opts: Options,
+    limit: int,
+    detector: Callable,
+    key: dict,
+    report: Callable | None,
 ) -> list[BoxTuple | None]:
     """Released: the best face of each frame alone. Else: the one that is meant, and in every
     shot smoothed by itself.
@@ -190,9 +202,9 @@ def _found_boxes(
         finder = detector()
         every = 1 if opts.faithful or known else opts.det_every
         with ahead(looked_at(), opts.face_det_batch_size) as frames:
-            bar = _progress(frames, limit, opts)
+            seen = _counted(frames, face, limit, opts, report)
             return detect_faces(
-                bar, finder, every, opts.face_det_batch_size, not (opts.faithful or limit == 1)
+                seen, finder, every, opts.face_det_batch_size, not (opts.faithful or limit == 1)
             )
 
     if opts.cache and not opts.faithful and not known:
@@ -214,11 +226,22 @@ def _found_boxes(
     return boxes if opts.nosmooth else _smoothed(boxes, found.cuts)
 
 
-def _progress(frames: Iterable, count: int, opts: Options) -> Iterable:
+def _counted(
+    frames: Iterable[np.ndarray], face: str, limit: int, opts: Options, report: Callable | None
+) -> Iterator[np.ndarray]:
+    """`frames`, shown on a bar and told to `report` before each."""
     from tqdm import tqdm
 
-    quiet = not (opts.progress and sys.stderr.isatty()) or count == 1
-    return tqdm(frames, "faces", count, unit="frame", disable=quiet)
+    from media import probe
+
+    total, quiet = limit, not (opts.progress and sys.stderr.isatty()) or limit == 1
+    if limit > 1 and (report or not quiet):  # the video may be shorter than the speech
+        info = probe(face)
+        total = min(limit, round(info.duration * (opts.video_fps or info.fps)) or limit)
+    for done, frame in enumerate(tqdm(frames, "faces", total, unit="frame", disable=quiet)):
+        if report:
+            report("faces", min(done, total), total)
+        yield frame
 
 
 def _smoothed(boxes: Sequence[BoxTuple | None], cuts: Sequence[int]) -> list[BoxTuple | None]:

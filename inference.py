@@ -30,6 +30,8 @@ from options import Options, add_arguments, options_from, positive
 CALIBRATION = 96  # frames that --int8 looks at first
 BATCH_BYTES = 2**26  # full frames of one batch; about four batches are held in all
 
+Report = Callable[[str, int, int], None]  # stage, frames done, frames in all
+
 
 @dataclass
 class Summary:
@@ -86,22 +88,23 @@ class LipSync:
             self._detector.reset()  # every run begins with the first frame
         return self._detector
 
-    def find(self, face: str, opts: Options, count: int):
+    def find(self, face: str, opts: Options, count: int, report: Report | None = None):
         """The FaceSource of a picture or video for `count` frames of speech."""
         from face_source import find_source
 
         key = {"detector": self._detector_name, **self._detector_options}
-        return find_source(face, opts, count, lambda: self.detector, key)
+        return find_source(face, opts, count, lambda: self.detector, key, report)
 
     def run(
         self, face: str, audio: str, outfile: str,
-        report: Callable[[int, int], None] | None = None, **options,
+        report: Report | None = None, **options,
     ) -> Summary:  # fmt: skip
         """Make `outfile` from a face (picture or video) and an audio (any file with sound).
 
-        options: see Options. report: told (frames written, frames in all) after each; what it
-        raises ends the run. Streams: memory does not grow with the video's length. Raises
-        InputError, leaving no partial file, where an input cannot be used.
+        options: see Options. report: told ("faces", frames looked at, frames in all) while the face
+        is searched, then ("lips", frames written, frames in all); what it raises ends the run.
+        Streams: memory does not grow with the video's length. Raises InputError, leaving no partial
+        file, where an input cannot be used.
         """
         from tqdm import tqdm
 
@@ -124,18 +127,20 @@ class LipSync:
             writer = stack.enter_context(
                 VideoWriter(outfile, fps, sound, rate, audio_tail=tail, comment=SYNTHETIC)
             )
-            source = self.find(face, opts, len(chunks))
+            source = self.find(face, opts, len(chunks), report)
             summary.faceless = source.faceless(len(chunks))
             for first, last in summary.faceless if opts.progress else ():
                 print(f"no face in frames {first}..{last}: left as they are", file=sys.stderr)
             total, quiet = len(source.order(len(chunks))), not sys.stderr.isatty()
             frames = stack.enter_context(contextlib.closing(self.frames(source, chunks)))
             disable = quiet or not opts.progress
+            if report:
+                report("lips", 0, total)
             for frame in tqdm(frames, "lips", total, unit="frame", disable=disable):
                 writer.write(frame)
                 summary.frames += 1
                 if report:
-                    report(summary.frames, total)
+                    report("lips", summary.frames, total)
         return summary
 
     def frames(

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 
-from app import make_examples
+from app import make_examples, private_folder
 from app_jobs import SHOWN, Jobs, Stopped, parse_options, shown_flags
 from audio import save_wav
+from backends import CHUNK
 from errors import InputError
 from inference import LipSync
 from media import probe
@@ -60,7 +67,7 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*") if path.is_file()}
 
 
-def ignore(done, total):
+def ignore(stage, done, total):
     pass
 
 
@@ -68,7 +75,10 @@ def test_uploads_are_gone_after_success_and_results_with_the_next_job(jobs, uplo
     seen = []
     jobs.claim("ann", upload("face.mp4"), upload("voice.wav"), BOX)
     result, original, note = jobs.run("ann", lambda *done: seen.append(done))
-    assert seen[0] == (1, 75) and seen[-1] == (75, 75) and "75 frames" in note
+    assert "75 frames" in note
+    assert seen == [("lips", n, 75) for n in range(76)] + [
+        ("original", n + 1, 75) for n in range(75)
+    ]
     assert files(tmp_path) == {"result_voice.mp4", "original.mp4"}
     shown = probe(original)
     assert probe(result).duration == pytest.approx(shown.duration) == pytest.approx(3)
@@ -81,7 +91,7 @@ def test_uploads_are_gone_after_success_and_results_with_the_next_job(jobs, uplo
 
 
 def test_a_fault_of_the_program_leaves_nothing(jobs, upload, tmp_path):
-    def fail(done, total):
+    def fail(stage, done, total):
         raise RuntimeError("broken")
 
     jobs.claim("ann", upload("face.mp4"), upload("voice.wav"), BOX)
@@ -141,12 +151,104 @@ def test_one_job_a_user_and_stop(jobs, upload, tmp_path):
         jobs.run("ann", ignore)
     jobs.claim("ann", upload("face.mp4"), upload("voice.wav"), BOX)
     with pytest.raises(Stopped):  # it runs
-        jobs.run("ann", lambda done, total: jobs.stop("ann"))
+        jobs.run("ann", lambda *_: jobs.stop("ann"))
     assert files(tmp_path) == set()
     jobs.claim("ann", upload("face.mp4"), upload("voice.wav"), BOX)
     with pytest.raises(Stopped):
-        jobs.run("ann", lambda done, total: jobs.leave("ann"))
+        jobs.run("ann", lambda *_: jobs.leave("ann"))
     assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("stage", ("faces", "lips", "original"))
+@pytest.mark.parametrize("face", ("face.mp4", "photo.jpg"))
+def test_stop_acts_in_every_stage_and_frees_the_device(jobs, upload, tmp_path, face, stage):
+    told = []
+
+    def stop(*now):
+        told.append(now)
+        if now[0] == stage and now[1] >= min(10, now[2] - 1):
+            jobs.stop("ann")
+
+    audio = upload("short.wav", speech(tmp_path / "short.wav", 1))
+    jobs.claim("ann", upload(face), audio, {})
+    with pytest.raises(Stopped):
+        jobs.run("ann", stop)
+    total = 1 if (stage, face) == ("faces", "photo.jpg") else 25
+    assert told[-1] == (stage, min(10, total - 1), total)  # and nothing after it
+    assert files(tmp_path) == {"short.wav"}  # the test's own
+    assert not [thread for thread in threading.enumerate() if thread.name == "stage"]
+    jobs.claim("bob", upload("photo.jpg"), upload("voice.wav"), BOX)
+    jobs.run("bob", ignore)
+
+
+def test_a_job_that_waits_for_the_device_is_stopped_at_once(jobs, upload, tmp_path):
+    for user in ("ann", "bob"):
+        jobs.claim(user, upload("photo.jpg"), upload("voice.wav"), BOX)
+    ended = []
+
+    def bobs_job():
+        try:
+            jobs.run("bob", ignore)
+        except Stopped:
+            ended.append("bob")
+
+    waiting = threading.Thread(target=bobs_job)
+
+    def during(stage, done, total):
+        if not waiting.ident:
+            waiting.start()
+            while not jobs._jobs["bob"].running:
+                time.sleep(0.01)
+            jobs.stop("bob")
+            waiting.join(20)
+            ended.append("ann still runs")
+
+    jobs.run("ann", during)
+    assert ended == ["bob", "ann still runs"]
+    assert files(tmp_path) == {"result_voice.mp4", "original.mp4"}
+
+
+def test_who_leaves_while_the_files_are_looked_at_leaves_nothing(
+    jobs, upload, examples, tmp_path, monkeypatch
+):
+    take = jobs._take
+
+    def taken(job, path, what):
+        if what == "speech":
+            jobs.leave("ann")
+        return take(job, path, what)
+
+    monkeypatch.setattr(jobs, "_take", taken)
+    with pytest.raises(Stopped):
+        jobs.claim("ann", str(examples / "photo.jpg"), upload("voice.wav"), {})
+    assert files(tmp_path) == set()
+
+
+def test_folders_of_killed_servers_go_those_of_living_ones_stay(tmp_path, monkeypatch):
+    code = (
+        "import time\nfrom app import private_folder\nwith private_folder() as root:\n"
+        "    (root / 'me.mp4').touch(); print(root, flush=True); time.sleep(600)"
+    )
+    how = {"env": os.environ | {"TMPDIR": str(tmp_path)}, "stdout": subprocess.PIPE}
+    command = [sys.executable, "-c", code]
+    servers = [subprocess.Popen(command, cwd=REPOSITORY, **how) for _ in range(2)]
+    try:
+        killed, living = (Path(server.stdout.readline().decode().strip()) for server in servers)
+        servers[0].kill(), servers[0].wait()
+        (tmp_path / "wav2lip_app_new").mkdir()  # its server is about to take its lock
+        shutil.copytree(living, tmp_path / "elsewhere")
+        (tmp_path / "wav2lip_app_link").symlink_to("elsewhere")
+        assert files(killed) == files(living) == {"me.mp4"}
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        with private_folder() as own:
+            found = {path.name for path in tmp_path.iterdir()}
+        assert found == {own.name, living.name, "wav2lip_app_new", "wav2lip_app_link", "elsewhere"}
+        assert files(living) == files(tmp_path / "elsewhere") == {"me.mp4"}
+        assert not own.exists()
+    finally:
+        for server in servers:
+            server.kill()
+            server.communicate()
 
 
 def test_two_users_may_upload_the_same_file(jobs, upload, tmp_path):
@@ -157,6 +259,16 @@ def test_two_users_may_upload_the_same_file(jobs, upload, tmp_path):
     assert first[0] != second[0] and all(map(os.path.isfile, first[:2] + second[:2]))
     with pytest.raises(InputError, match="the face is gone.*choose it again"):
         jobs.claim("eve", face, voice, BOX)
+
+
+def test_frames_and_batches_are_limited(jobs, upload, tmp_path, monkeypatch):
+    sizes, size = [], jobs.lipsync._batch_size
+    monkeypatch.setattr(jobs.lipsync, "_batch_size", lambda *a: sizes.append(size(*a)) or sizes[-1])
+    monkeypatch.setattr("app_jobs.MAX_SIDE", 100)
+    audio = upload("short.wav", speech(tmp_path / "short.wav", 0.4))
+    jobs.claim("ann", upload("photo.jpg"), audio, {"box": (10, 90, 10, 90)})
+    result, _, _ = jobs.run("ann", ignore)
+    assert (probe(result).width, probe(result).height, *sizes) == (100, 100, CHUNK)
 
 
 def test_examples_are_made_once_and_stay(jobs, examples):
