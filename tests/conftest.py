@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from warm_python import REPOSITORY, run_python
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).resolve().parent / "golden"
 CORPUS = REPOSITORY.parent / "shared" / "corpus"
 INPUT_ROWS: list[tuple[str, str, str]] = []  # of test_inputs.py: what, its name, what came of it
@@ -46,8 +46,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def run_script(*argv: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
     """A script (or `-m` module) run as a user does: output as text, exit code unchecked."""
     first = "-m" if argv[0] == "-m" else str(REPOSITORY / str(argv[0]))
-    command = [sys.executable, first, *map(str, argv[1:])]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
+    return run_python([first, *map(str, argv[1:])], cwd, timeout=600)
 
 
 def assert_refused(result: subprocess.CompletedProcess, *words: str) -> None:

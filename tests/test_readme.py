@@ -23,7 +23,8 @@ from typing import NamedTuple
 
 import pytest
 from conftest import REPOSITORY, TINY
-from readme_sandbox import build, warm_python
+from readme_sandbox import build
+from warm_python import run_python
 
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/finetune.md", "docs/data.md", "docs/training.md",
          "evaluation/README.md")  # fmt: skip
@@ -114,16 +115,9 @@ def adapted(line: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory):
-    """run(argv, folder) -> (exit code, output) of a Python whose packages are loaded already."""
-    with warm_python(tmp_path_factory.mktemp("log") / "log.txt") as run:
-        yield run
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory, python, weights):
+def sandbox(tmp_path_factory, weights):
     root = tmp_path_factory.mktemp("sandbox")
-    build(root, weights, python)
+    build(root, weights)
     return root
 
 
@@ -133,25 +127,24 @@ def shown(command: Command) -> str:
 
 
 @pytest.mark.parametrize("command", RUN, ids=shown)
-def test_command(command, sandbox, python, monkeypatch):
+def test_command(command, sandbox, monkeypatch):
     for name, value in OFFLINE.items():
         monkeypatch.setenv(name, value)
     if command.language == "python":
         (sandbox / "block.py").write_text(command.text)
-        code, output = python(["block.py"], sandbox)
+        result = run_python(["block.py"], sandbox, timeout=300)
     else:
         line = adapted(command.text)
         words = shlex.split(line)
         if words[0] == "python" and ">" not in words:
-            code, output = python(words[1:], sandbox)
+            result = run_python(words[1:], sandbox, timeout=300)
         else:
             path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
             result = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", line], cwd=sandbox, capture_output=True,
                 text=True, timeout=300, env=os.environ | {"PATH": path},
             )  # fmt: skip
-            code, output = result.returncode, result.stderr
-    assert code == 0, f"{command.text}\n{output}"
+    assert result.returncode == 0, f"{command.text}\n{result.stdout}{result.stderr}"
 
 
 def test_commands_that_are_not_run():
