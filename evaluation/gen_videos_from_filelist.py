@@ -24,7 +24,11 @@ from typing import TYPE_CHECKING
 from errors import InputError, run_cli
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
 from evaluation.score_table import ScoreTable
-from face_detection.arguments import WEIGHTS, add_detector_arguments, detector_options
+from face_detection.arguments import (
+    add_detector_arguments,
+    detector_options,
+    detector_record,
+)
 from face_track import NoFace
 from files import file_label
 from preparation.corpus import in_shard, parse_shard
@@ -184,11 +188,8 @@ def generate_from_args(args: argparse.Namespace, pairs: Sequence[Pair], **option
     shard = parse_shard(args.shard)
     audio_root = options.pop("audio_root", None) or args.data_root
     require_some(pairs, args.data_root, audio_root)  # before the weights take their time
-    detection = detector_options(args)
-    lipsync = LipSync(args.checkpoint_path, args.device, args.detector, detection)
-    settings = {"generator": file_label(args.checkpoint_path), "detector": args.detector}
-    if detection.get("weights"):
-        settings[WEIGHTS[args.detector][0]] = file_label(detection["weights"])
+    lipsync = LipSync(args.checkpoint_path, args.device, args.detector, detector_options(args))
+    settings = {"generator": file_label(args.checkpoint_path), **detector_record(args)}
     summary = generate_pairs(
         lipsync,
         pairs,

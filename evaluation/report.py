@@ -21,7 +21,11 @@ from errors import InputError, require_file, run_cli
 from evaluation.fid import fid, make_detector
 from evaluation.gen_videos_from_filelist import FPS, MODES, generate_pairs
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
-from face_detection.arguments import add_detector_arguments, detector_options
+from face_detection.arguments import (
+    add_detector_arguments,
+    detector_options,
+    detector_record,
+)
 from files import file_label
 from options import SIDES, positive
 
@@ -208,7 +212,7 @@ def main(args: argparse.Namespace) -> None:
     for path in (args.expert, args.inception_weights, args.lpips_weights, args.sface_weights):
         if path is not None:
             require_file(path, "weights")  # before hours of generating
-    settings = {"generator": file_label(args.checkpoint), "detector": args.detector}
+    settings = {"generator": file_label(args.checkpoint), **detector_record(args)}
     lipsync = LipSync(args.checkpoint, args.device, args.detector, detector_options(args))
     videos, generation = generate(args, pairs, settings, lipsync)
     if not videos.generated:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from errors import InputError
 from face_detection.api import NETWORKS
+from files import file_label
 
 # detector -> the flag with its weights, and where they are looked for without it
 WEIGHTS = {"sfd": ("s3fd_weights", "checkpoints/s3fd.pth")}
@@ -44,3 +45,13 @@ def detector_options(args: argparse.Namespace, detector: str | None = None) -> d
 def weights_files(args: argparse.Namespace) -> dict[str, str | None]:
     """The flags of all weights, with the files that they name."""
     return {flag: getattr(args, flag) for flag, _ in WEIGHTS.values()}
+
+
+def detector_record(args: argparse.Namespace) -> dict[str, str]:
+    """For what a run says of itself: the detector's name, and the weights that its flag names."""
+    record = {"detector": args.detector}
+    if args.detector in WEIGHTS:
+        flag = WEIGHTS[args.detector][0]
+        if getattr(args, flag):
+            record[flag] = file_label(getattr(args, flag))
+    return record

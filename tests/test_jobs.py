@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -183,12 +184,24 @@ def long_jobs(folder, count=4):
     return rows
 
 
-def started(weights, path, workers):
-    argv = [sys.executable, str(REPOSITORY / "inference.py"), "--checkpoint_path", str(weights),
-            "--manifest", str(path), "--workers", str(workers), "--device", "cpu",
-            "--backend", "torch"]  # fmt: skip
-    return subprocess.Popen(argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            start_new_session=True)  # fmt: skip
+@pytest.fixture
+def started(weights):
+    """started(manifest) -> the process of its two workers' parent; none outlives a failing test."""
+    processes = []
+
+    def start(path):
+        argv = [sys.executable, str(REPOSITORY / "inference.py"), "--checkpoint_path", str(weights),
+                "--manifest", str(path), "--workers", "2", "--device", "cpu",
+                "--backend", "torch"]  # fmt: skip
+        processes.append(subprocess.Popen(
+            argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        ))  # fmt: skip
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def partial(folder, process, count=1):
@@ -210,8 +223,8 @@ def is_running(pid):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_ends_the_workers_and_leaves_nothing(weights, folder, number, code):
-    process = started(weights, manifest(folder, *long_jobs(folder)), 2)
+def test_an_interrupt_ends_the_workers_and_leaves_nothing(started, folder, number, code):
+    process = started(manifest(folder, *long_jobs(folder)))
     workers = partial(folder, process, 2)
     if number == signal.SIGINT:  # as a terminal does, to all
         os.killpg(process.pid, number)
@@ -223,11 +236,11 @@ def test_an_interrupt_ends_the_workers_and_leaves_nothing(weights, folder, numbe
     assert not any(is_running(pid) for pid in workers)
 
 
-def test_a_worker_that_is_killed_costs_its_job(weights, folder):
+def test_a_worker_that_is_killed_costs_its_job(started, folder):
     rows = [long_jobs(folder)[0]]
     rows += [f"face.png,speech.wav,out/{n}.mkv,{PICTURE_BOX}" for n in ("a", "b", "c")]
     path = manifest(folder, *rows)
-    process = started(weights, path, 2)
+    process = started(path)
     while not (folder / "out" / "c.mkv").exists():  # the other worker does the rest meanwhile
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
