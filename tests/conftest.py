@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ GOLDEN = Path(__file__).resolve().parent / "golden"
 CORPUS = REPOSITORY.parent / "shared" / "corpus"
 INPUT_ROWS: list[tuple[str, str, str]] = []  # of test_inputs.py: what, its name, what came of it
 sys.path.insert(0, str(GOLDEN))  # fill.py: weights from a rule on names and shapes
+# in the background a shell lets tests ignore Ctrl-C, and with them all that they start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
