@@ -2,7 +2,7 @@
 
     python -m evaluation.compare_models --data_root data/demo/corpus \\
         --preprocessed_root data/demo/preprocessed --expert data/demo/checkpoints/expert \\
-        --config configs/tiny_cpu.yaml --hparams nsteps=1700 seed=4 --out results/compare
+        --config configs/tiny_cpu.yaml --hparams nsteps=850 seed=4 --out results/compare
 
 Trains each of --models by wav2lip_train.py (the same command again continues) and writes
 <out>/compare.md, compare.json, curves, a contact sheet a model, and the masks of those that have
