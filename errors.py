@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class InputError(Exception):
@@ -42,6 +43,21 @@ def run_cli(
         print(f"error: {reason}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes that multiprocessing starts in here never meet Ctrl-C, which a terminal sends to
+    all: it is for their parent, which ends them.
+    """
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # now: its own start would let interrupts through again
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))  # inherited
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
 
 
 def require_file(path: str | os.PathLike, what: str) -> str:

@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 
-from errors import InputError
+from errors import InputError, deaf_to_interrupts
 from manifest import Job, read_manifest
 
 PATIENCE = 20  # seconds a worker gets to clean up before it is killed
@@ -153,12 +153,8 @@ def _start_worker(args: argparse.Namespace, cores: int) -> tuple:
     context = multiprocessing.get_context("spawn")  # a fork would share CUDA and threads
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(args, theirs, cores), daemon=True)
-    # the worker inherits the mask: Ctrl-C, which reaches all, is for the parent, which ends it
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
-    try:
+    with deaf_to_interrupts():
         process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
     theirs.close()
     return process, ours
 

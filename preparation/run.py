@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from errors import InputError
+from errors import InputError, deaf_to_interrupts
 from preparation.pipeline import Result, Settings, Station, Stopped
 
 Video = tuple[str, str]  # clip name, path
@@ -92,7 +92,8 @@ def _run_processes(
     for device in devices:
         ours, theirs = context.Pipe()
         workers.append(context.Process(target=_serve, args=(settings, device, theirs), daemon=True))
-        workers[-1].start()
+        with deaf_to_interrupts():
+            workers[-1].start()
         theirs.close()  # so that its death is seen here as an end of file
         at_work[ours] = set()
     todo = list(reversed(videos))

@@ -202,3 +202,9 @@ def boxes(tmp_path: Path):
 
     (tmp_path / "boxes.json").write_text(f"[{FACE_BOX}]")
     return KnownBoxes(tmp_path / "boxes.json")
+
+
+def is_deaf_to_interrupts(pid: int) -> bool:
+    """Whether a process has Ctrl-C blocked."""
+    (line,) = (x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigBlk" in x)
+    return bool(int(line.split()[1], 16) >> (signal.SIGINT - 1) & 1)

@@ -15,7 +15,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-from conftest import GOLDEN, REPOSITORY, assert_refused, run_script
+from conftest import GOLDEN, REPOSITORY, assert_refused, is_deaf_to_interrupts, run_script
 
 from audio import save_wav
 from errors import InputError
@@ -226,6 +226,7 @@ def is_running(pid):
 def test_an_interrupt_ends_the_workers_and_leaves_nothing(started, folder, number, code):
     process = started(manifest(folder, *long_jobs(folder)))
     workers = partial(folder, process, 2)
+    assert all(is_deaf_to_interrupts(pid) for pid in workers)
     if number == signal.SIGINT:  # as a terminal does, to all
         os.killpg(process.pid, number)
     else:

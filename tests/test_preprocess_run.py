@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from conftest import REPOSITORY, assert_refused, run_script
+from conftest import REPOSITORY, assert_refused, is_deaf_to_interrupts, run_script
 
 from preparation.clip_writer import Busy, claim
 from preparation.corpus import in_shard
@@ -120,6 +120,7 @@ def test_a_worker_process_that_dies_takes_only_its_own_video_along(
 
     stream = run(videos_of(corpus_of_both_kinds), settings(tmp_path), ["cpu", "cpu"], Usage())
     results = [next(stream)]
+    assert all(is_deaf_to_interrupts(child.pid) for child in multiprocessing.active_children())
     multiprocessing.active_children()[0].kill()
     results += stream
     failed = [result for result in results if result.error]
