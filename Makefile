@@ -24,7 +24,7 @@ $(READY): requirements.txt requirements-app.txt requirements-test.txt
 	touch $@
 
 demo: $(READY)
-	$(RUN) synthetic.py --out $(DEMO)/corpus --speakers 20 --clips 4 --seconds 3
+	$(RUN) -m synthetic --out $(DEMO)/corpus --speakers 20 --clips 4 --seconds 3
 	$(RUN) preprocess.py --data_root $(DEMO)/corpus/mvlrs_v1 --preprocessed_root $(DEMO)/preprocessed
 	$(RUN) color_syncnet_train.py $(FLAGS) --checkpoint_dir $(DEMO)/checkpoints/expert \
 	    --hparams nsteps=700

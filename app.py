@@ -28,7 +28,7 @@ from pathlib import Path
 
 from errors import InputError, run_cli
 from inference import add_model_arguments, create_lipsync
-from options import positive
+from lipsync.options import positive
 
 EXAMPLES = Path(__file__).resolve().parent / "data" / "app_examples"
 FOLDER = "wav2lip_app_"  # with a random end, in the system's folder for temporary files
@@ -59,15 +59,15 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def make_examples(folder: Path) -> dict[str, str]:
     """Paths of a face video, a photo of it and another's voice in `folder`; made where missing."""
-    from files import replacing
+    from media.files import replacing
 
     paths = {name: folder / name for name in ("face.mp4", "photo.jpg", "voice.wav")}
     if not all(path.is_file() for path in paths.values()):
         import cv2
 
         from audio import save_wav
-        from synthetic import FPS, SAMPLE_RATE, synthesize_clip
-        from video_writer import VideoWriter
+        from media.write import VideoWriter
+        from synthetic.corpus import FPS, SAMPLE_RATE, synthesize_clip
 
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -160,8 +160,8 @@ def serving(lipsync, args: argparse.Namespace, examples: Path = EXAMPLES) -> Ite
     Raises MissingPackage without gradio, InputError where the address cannot be had.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
-    from app_jobs import Jobs
-    from app_page import build_page, launch
+    from page.jobs import Jobs
+    from page.layout import build_page, launch
 
     shown = make_examples(examples)
     with private_folder() as root:
@@ -182,7 +182,7 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"no generator: give --checkpoint_path; {REMEDY}")
     if not os.path.exists(args.checkpoint_path):
         raise InputError(f"checkpoint not found: {args.checkpoint_path}; {REMEDY}")
-    from backends import require_package
+    from backends.api import require_package
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     require_package("gradio", "the web page", "-r requirements-app.txt")

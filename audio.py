@@ -21,7 +21,7 @@ MEL_STEPS = 16  # rows a generated frame hears: 0.2 s
 
 def load_wav(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
     """The audio of any file as float32 mono (n,), full scale 1."""
-    from media import load_audio
+    from media.read import load_audio
 
     return load_audio(path, sample_rate)
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import argparse
 
-from benchmark_data import add_data_arguments, data_benchmark
-from benchmark_eval import add_eval_arguments, eval_benchmark
-from benchmark_inference import add_inference_arguments, inference_benchmark
+from benchmarks.data import add_data_arguments, data_benchmark
+from benchmarks.evaluation import add_eval_arguments, eval_benchmark
+from benchmarks.inference import add_inference_arguments, inference_benchmark
 from errors import run_cli
 
 

@@ -28,7 +28,7 @@ def train_step(batch: dict, model, optimizer, hp: HParams | None = None, precisi
     also nce and bce.
     """
     from models.syncnet import contrastive_loss, cosine_loss, sync_accuracy
-    from precision import Precision
+    from training.precision import Precision
 
     hp, precision = hp or HParams(), precision or Precision()
     model.train()
@@ -51,24 +51,31 @@ def train_step(batch: dict, model, optimizer, hp: HParams | None = None, precisi
 
 def main(args: argparse.Namespace) -> None:
     hp = load_training_hparams(args)
-    from run_check import check_expert
-    from training import launch
+    from training.check import check_expert
+    from training.setup import launch
 
     launch(args, hp, check_expert, train)
 
 
 def train(args: argparse.Namespace, hp: HParams, device) -> None:
     """Data, model, optimizer, resume, loop."""
-    import distributed
     from datasets import SyncNetContrastiveDataset, SyncNetDataset
-    from evaluation.expert_validation import ExpertValidationDataset, validate_expert
     from models import create_model
-    from plateau import PlateauWatch
-    from precision import Ema, Precision
-    from run_log import RunLog
-    from run_state import Checkpoints
-    from train_loop import Run, train_loop
-    from training import create_adam, logger, place, seed_everything, set_learning_rates, speed_up
+    from training import distributed
+    from training.expert_validation import ExpertValidationDataset, validate_expert
+    from training.log import RunLog
+    from training.loop import Run, train_loop
+    from training.plateau import PlateauWatch
+    from training.precision import Ema, Precision
+    from training.setup import (
+        create_adam,
+        logger,
+        place,
+        seed_everything,
+        set_learning_rates,
+        speed_up,
+    )
+    from training.state import Checkpoints
 
     seed_everything(hp.seed)
     contrastive = hp.syncnet_loss == "contrastive"

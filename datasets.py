@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from audio import MEL_RATE
-from clips import Clip, index_clip, open_mel
+from corpus.clips import Clip, index_clip, open_mel
 from errors import InputError
 from hparams import HParams, get_image_list
 

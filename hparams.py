@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 
 from errors import InputError, require_file
-from files import replacing
+from media.files import replacing
 from models import GENERATORS
 
 

@@ -42,7 +42,7 @@ def train_step(
 
     from models.syncnet import generator_sync_loss
     from models.wav2lip import mouth_l1, probability_loss
-    from precision import Precision
+    from training.precision import Precision
 
     precision, called_disc = precision or Precision(), called_disc or disc
     model.train()
@@ -89,7 +89,7 @@ def validate(model, disc, expert, batches, device, precision) -> tuple[dict, tup
     """As wav2lip_train.validate, with the perceptual loss of the processes' first batches."""
     import torch
 
-    import distributed
+    from training import distributed
 
     disc.eval()
     scores, first = wav2lip_train.validate(model, expert, batches, device, precision)
@@ -103,8 +103,8 @@ def validate(model, disc, expert, batches, device, precision) -> tuple[dict, tup
 
 def main(args: argparse.Namespace) -> None:
     hp = load_training_hparams(args)
-    from run_check import check_generator
-    from training import launch
+    from training.check import check_generator
+    from training.setup import launch
 
     launch(args, hp, partial(check_generator, quality=True), train)
 
@@ -113,11 +113,11 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
     """Data, models, optimizers, resume, loop."""
     train_set, val_set, expert, model = wav2lip_train.prepare(args, hp, device)
     from models import create_model
-    from precision import Ema, Precision
-    from run_log import RunLog
-    from run_state import Checkpoints
-    from train_loop import Run
-    from training import place, set_learning_rates, speed_up
+    from training.log import RunLog
+    from training.loop import Run
+    from training.precision import Ema, Precision
+    from training.setup import place, set_learning_rates, speed_up
+    from training.state import Checkpoints
 
     disc = create_model("Wav2Lip_disc_qual", width=hp.width, img_size=hp.img_size)
     disc = place(disc, device, hp)
@@ -151,7 +151,7 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
 
 def create_optimizers(model, disc, hp: HParams, device) -> tuple:
     """Adam for both networks, with a first beta of 0.5 as usual for adversarial training."""
-    from training import create_adam
+    from training.setup import create_adam
 
     betas = (hp.disc_beta1, 0.999)
     return (

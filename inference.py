@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from backends import NAMES
+from backends.api import NAMES
 from errors import InputError, require_file, run_cli
 from face_detection import DETECTORS
 from face_detection.arguments import add_detector_arguments, detector_options
-from options import Options, add_arguments, options_from, positive
+from lipsync.options import Options, add_arguments, options_from, positive
 
 # torch, OpenCV and the detectors are imported inside the functions, so that --help answers at once
 
@@ -46,7 +46,7 @@ class Summary:
 class LipSync:
     """A loaded generator and face detector.
 
-    checkpoint: generator weights, released or trained here. backend: see backends.py; int8: its
+    checkpoint: generator weights, released or trained here. backend: see backends/api.py; int8: its
     network in 8 bits (OpenVINO), calibrated on the first face. detector: "centerface" (embedded),
     "sfd" (the paper's) or "boxes"; detector_options go to create_detector. Raises InputError where
     a file cannot be used.
@@ -61,9 +61,9 @@ class LipSync:
         backend: str = "auto",
         int8: bool = False,
     ) -> None:
-        from backends import create_backend
-        from checkpoint import load_generator
-        from training import select_device
+        from backends.api import create_backend
+        from models.checkpoint import load_generator
+        from training.setup import select_device
 
         self.device = select_device(device)
         model = load_generator(checkpoint)
@@ -90,7 +90,7 @@ class LipSync:
 
     def find(self, face: str, opts: Options, count: int, report: Report | None = None):
         """The FaceSource of a picture or video for `count` frames of speech."""
-        from face_source import find_source
+        from lipsync.source import find_source
 
         key = {"detector": self._detector_name, **self._detector_options}
         return find_source(face, opts, count, lambda: self.detector, key, report)
@@ -109,9 +109,9 @@ class LipSync:
         from tqdm import tqdm
 
         from audio import speech_chunks
-        from face_source import source_fps
-        from media import audio_format, iter_audio, load_audio
-        from video_writer import SYNTHETIC, VideoWriter
+        from lipsync.source import source_fps
+        from media.read import audio_format, iter_audio, load_audio
+        from media.write import SYNTHETIC, VideoWriter
 
         opts = Options(**options).resolved()
         require_file(face, "face")
@@ -151,10 +151,10 @@ class LipSync:
         picks: only the frames with these numbers; no other goes through the network. Decoding, the
         network, and what the caller does with the frames run at the same time.
         """
-        from enhance import enhanced
-        from face_paste import paste_face
-        from mark import draw_mark
-        from streams import ahead
+        from lipsync.enhance import enhanced
+        from lipsync.mark import draw_mark
+        from lipsync.paste import paste_face
+        from media.streams import ahead
 
         opts = source.opts
         if self.backend is None:
@@ -181,8 +181,8 @@ class LipSync:
 
     def quantize(self, source, chunks: Sequence[np.ndarray]) -> None:
         """Compute in 8 bits from now on, calibrated on the first frames of this face and speech."""
-        from backends import create_backend
-        from face_track import batched, crop_face
+        from backends.api import create_backend
+        from face_detection.track import batched, crop_face
 
         shown = itertools.islice(zip(source.frames(len(chunks)), chunks, strict=False), CALIBRATION)
         crops = ((crop_face(f, b, self.img_size), mel) for (f, b), mel in shown if b is not None)
@@ -197,7 +197,7 @@ class LipSync:
 
     def _generated(self, shown: Iterator, size: int, still: bool) -> Iterator[list]:
         """Batches of ((frame, box), its new face (S, S, 3) or None)."""
-        from face_track import batched, crop_face
+        from face_detection.track import batched, crop_face
 
         features = None
         for batch in batched(shown, size):
@@ -235,7 +235,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--preview", type=positive, metavar="N",
         help="no video: N frames spread over it as one picture, <outfile>.png")
     add("--manifest", metavar="JOBS.csv",
-        help="many jobs: columns face, audio, outfile and any of the flags below; see jobs.py")
+        help="many jobs: columns face, audio, outfile and any of the flags below")
     add("--workers", type=positive, default=1, help="of --manifest, each with its own network")
     # fmt: on
     add_arguments(parser)
@@ -271,7 +271,7 @@ def create_lipsync(args: argparse.Namespace) -> LipSync:
 def main(args: argparse.Namespace) -> None:
     options = options_from(args) | {"progress": True}
     if args.manifest:
-        from jobs import run_manifest
+        from lipsync.jobs import run_manifest
 
         return run_manifest(args, options)
     if not args.face or not args.audio:
@@ -280,7 +280,7 @@ def main(args: argparse.Namespace) -> None:
     require_file(args.audio, "audio")
     lipsync = create_lipsync(args)
     if args.preview:
-        from preview import write_preview
+        from lipsync.preview import write_preview
 
         path = write_preview(lipsync, args.face, args.audio, args.outfile, args.preview, options)
         print(path)

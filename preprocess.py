@@ -118,7 +118,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from preparation.corpus import parse_shard, parse_shares
+    from corpus.listing import parse_shard, parse_shares
 
     steps = ("data_root", "make_filelists", "undo_sync", "correct_sync", "pack", "doctor")
     if not any(getattr(args, step) for step in steps):
@@ -140,7 +140,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def preprocess(args: argparse.Namespace) -> int:
     """Videos to clips; returns the number of videos that failed."""
-    from preparation.corpus import find_videos, in_shard, is_lrs2
+    from corpus.listing import find_videos, in_shard, is_lrs2
     from preparation.report import failures_path, report
 
     everything = find_videos(args.data_root)
@@ -213,7 +213,7 @@ def _gpus() -> int:
 
 def make_filelists(args: argparse.Namespace) -> None:
     """Filelists of the clips that are there, whole speakers or sources in one split."""
-    from preparation.corpus import clip_groups, find_clips, split_groups, write_filelists
+    from corpus.listing import clip_groups, find_clips, split_groups, write_filelists
 
     groups = clip_groups(find_clips(args.preprocessed_root), args.speaker_pattern)
     splits = split_groups(groups, args.make_filelists, args.seed)
@@ -229,7 +229,7 @@ def correct_sync(args: argparse.Namespace) -> None:
     """Sounds shifted as an expert says, or all of them put back."""
     from hparams import HParams
     from preparation.sync import correct_root, undo_root
-    from training import select_device
+    from training.setup import select_device
 
     if args.undo_sync:
         undo_root(args.preprocessed_root)
@@ -250,7 +250,7 @@ def correct_sync(args: argparse.Namespace) -> None:
 def examine(args: argparse.Namespace) -> None:
     """The doctor's page, numbers and picture."""
     from preparation import doctor
-    from training import select_device
+    from training.setup import select_device
 
     doctor.examine(
         args.preprocessed_root,

@@ -22,14 +22,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from errors import InputError, require_file, run_cli
-from files import write_json
 from inference import add_model_arguments, create_lipsync
-from mark import draw_mark
-from options import Options, add_arguments, options_from, positive, seconds
-from realtime_loop import MAX_LAG, run_live
-from realtime_output import FORMATS, create_sink
-from realtime_sound import Inbox, open_sound
-from speech_stream import SAMPLE_RATE, SpeechStream
+from lipsync.mark import draw_mark
+from lipsync.options import Options, add_arguments, options_from, positive, seconds
+from live.loop import MAX_LAG, run_live
+from live.output import FORMATS, create_sink
+from live.sound import Inbox, open_sound
+from live.speech import SAMPLE_RATE, SpeechStream
+from media.files import write_json
 
 MIN_FPS = 8  # below, a frame is longer than what is heard of its sound when it is drawn
 AHEAD = 8  # frames of the face that are decoded ahead
@@ -56,9 +56,9 @@ class LipSyncStream:
         int8_speech: str | None = None,
         **options,
     ) -> None:
-        from face_source import source_fps
-        from media import count_frames, is_image
-        from streams import ahead
+        from lipsync.source import source_fps
+        from media.read import count_frames, is_image
+        from media.streams import ahead
 
         opts = live_options(options)
         self.fps = source_fps(require_file(face, "face"), opts)
@@ -77,7 +77,7 @@ class LipSyncStream:
     def _warm_up(self) -> None:
         """What is slow the first time must not be so during the speech."""
         from audio import melspectrogram
-        from face_track import crop_face
+        from face_detection.track import crop_face
 
         if mark := self.source.opts.mark:
             draw_mark(np.zeros((64, 64, 3), np.uint8), mark)
@@ -124,8 +124,8 @@ class LipSyncStream:
         next(self._shown)
 
     def _draw(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
-        from face_paste import paste_face
-        from face_track import crop_face
+        from face_detection.track import crop_face
+        from lipsync.paste import paste_face
 
         opts = self.source.opts
         shown = [(*next(self._shown), mel) for mel in windows]
@@ -203,7 +203,7 @@ class _Resampler:
 
 def _calibrate(lipsync, source, speech: str | None) -> None:
     from audio import speech_chunks
-    from media import load_audio
+    from media.read import load_audio
 
     if speech is None:
         raise InputError("int8 needs speech to be calibrated on: give --int8_speech FILE")
@@ -262,7 +262,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from face_source import source_fps
+    from lipsync.source import source_fps
 
     options = options_from(args)
     # before torch and the weights take their time

@@ -17,7 +17,7 @@ from errors import InputError, run_cli
 from hparams import HParams, add_training_arguments, load_training_hparams
 
 if TYPE_CHECKING:
-    from train_loop import Run
+    from training.loop import Run
 
 # torch and what needs it are imported inside the functions, so that --help answers at once
 
@@ -41,7 +41,7 @@ def train_step(
 
     from models.syncnet import generator_sync_loss
     from models.wav2lip import mouth_l1
-    from precision import Precision
+    from training.precision import Precision
 
     precision = precision or Precision()
     model.train()
@@ -83,10 +83,10 @@ def validate(model, expert, batches, device, precision) -> tuple[dict[str, float
     import torch
     from torch.nn.functional import l1_loss
 
-    import distributed
     from models.syncnet import get_sync_loss
     from models.wav2lip import mouth_l1
-    from training import to_device
+    from training import distributed
+    from training.setup import to_device
 
     model.eval()
     sums = {"l1": 0.0, "l1_mouth": 0.0, "sync": 0.0, "count": 0.0}
@@ -123,10 +123,10 @@ def prepare(args: argparse.Namespace, hp: HParams, device) -> tuple:
     """What both generator trainings begin with: training and validation set, the frozen expert, a
     fresh generator. InputError where data or expert are unusable.
     """
-    from checkpoint import load_model
     from datasets import Wav2LipDataset
     from models import create_model
-    from training import freeze, load_imagenet, place, seed_everything
+    from models.checkpoint import load_model
+    from training.setup import freeze, load_imagenet, place, seed_everything
 
     seed_everything(hp.seed)
     expert = load_model(args.syncnet_checkpoint_path, "SyncNet_color").to(device)
@@ -146,8 +146,8 @@ def prepare(args: argparse.Namespace, hp: HParams, device) -> tuple:
 
 def main(args: argparse.Namespace) -> None:
     hp = load_training_hparams(args)
-    from run_check import check_generator
-    from training import launch
+    from training.check import check_generator
+    from training.setup import launch
 
     launch(args, hp, check_generator, train)
 
@@ -155,11 +155,11 @@ def main(args: argparse.Namespace) -> None:
 def train(args: argparse.Namespace, hp: HParams, device) -> None:
     """Data, models, optimizer, resume, loop."""
     train_set, val_set, expert, model = prepare(args, hp, device)
-    from precision import Ema, Precision
-    from run_log import RunLog
-    from run_state import Checkpoints
-    from train_loop import Run
-    from training import create_adam, set_learning_rates, speed_up
+    from training.log import RunLog
+    from training.loop import Run
+    from training.precision import Ema, Precision
+    from training.setup import create_adam, set_learning_rates, speed_up
+    from training.state import Checkpoints
 
     optimizer = create_adam(model, hp.initial_learning_rate, device)
     precision = Precision(hp, device)
@@ -186,8 +186,8 @@ def train_generator(run: Run, step_fn, evaluate, gated_weight: float) -> None:
 
     step_fn(batch) -> scalars; evaluate(batches) -> (scores, first batch with its frames).
     """
-    from train_loop import train_loop
-    from training import logger, validation_batches
+    from training.loop import train_loop
+    from training.setup import logger, validation_batches
 
     hp, state = run.hp, run.state
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from errors import InputError, run_cli
-from files import replacing, write_json
+from media.files import replacing, write_json
 
 # torch, OpenCV and matplotlib are imported inside the functions, so that --help answers at once
 
@@ -70,11 +70,11 @@ def _runs(args: argparse.Namespace) -> str:
 
 def measure(name: str, checkpoints: str, clips: list, args: argparse.Namespace) -> dict:
     """One row: the last validation's losses, scores on the clips, size and speed."""
-    from benchmark_generator import frame_flop
-    from checkpoint import load_generator
+    from benchmarks.generator import frame_flop
     from evaluation.curves import read_metrics
     from evaluation.demo_report import mouth_scores, newest
     from inference import LipSync
+    from models.checkpoint import load_generator
 
     weights = newest(checkpoints)
     last = read_metrics(os.path.join(_runs(args), name), "val")[-1]
@@ -112,8 +112,8 @@ def difference_outside(lipsync, clip, sheet: str) -> float:
     """
     import cv2
 
-    from face_track import crop_face
-    from media import iter_frames
+    from face_detection.track import crop_face
+    from media.read import iter_frames
 
     made = sheet + ".mkv"
     lipsync.run(clip.video, clip.video, made)
@@ -160,7 +160,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Both generator families, side by side.")
     add = parser.add_argument
     # fmt: off
-    add("--data_root", required=True, help="the corpus of synthetic.py")
+    add("--data_root", required=True, help="the corpus of python -m synthetic")
     add("--preprocessed_root", required=True)
     add("--expert", required=True, help="checkpoint, or its folder: the newest")
     add("--models", nargs="+", choices=tuple(MODELS), default=["Wav2Lip", "crossattn"])

@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 
 from errors import InputError, require_file, run_cli
-from files import replacing
+from media.files import replacing
 
 HIDDEN = ("step", "time", "split")
 COLUMNS = 4

@@ -22,7 +22,7 @@ import numpy as np
 
 from errors import InputError, run_cli
 from evaluation.report_plots import write_sheet
-from files import replacing, write_json
+from media.files import replacing, write_json
 
 # torch, OpenCV and matplotlib are imported inside the functions, so that --help answers at once
 
@@ -91,8 +91,8 @@ def mouth_scores(lipsync, clips: list[DemoClip], sheet: str) -> dict[str, float]
 
 def face_row(video: str, boxes: list) -> list[np.ndarray]:
     """The face every SHEET_SECONDS of a video, each (SHEET_SIZE, SHEET_SIZE, 3)."""
-    from face_track import crop_face
-    from media import iter_frames
+    from face_detection.track import crop_face
+    from media.read import iter_frames
 
     step = round(SHEET_SECONDS * 25)
     return [
@@ -106,9 +106,9 @@ def expert_scores(
     expert_path: str, clips: list[DemoClip], preprocessed_root: str
 ) -> dict[str, float]:
     """The expert's accuracy on the same clips, whose speakers and audio it has never met."""
-    from checkpoint import load_model
-    from evaluation.expert_accuracy import accuracy_report, window_similarities
+    from experts.accuracy import accuracy_report, window_similarities
     from hparams import HParams
+    from models.checkpoint import load_model
 
     expert = load_model(expert_path, "SyncNet_color")
     matrices = [
@@ -144,7 +144,7 @@ def markdown(scores: dict[str, float], clips: int) -> str:
 
 def newest(folder: str) -> str:
     """Path of the newest checkpoint in a folder, or the path itself if it is a file."""
-    from checkpoint import list_checkpoints
+    from models.checkpoint import list_checkpoints
 
     if os.path.isfile(folder):
         return folder
@@ -156,7 +156,7 @@ def newest(folder: str) -> str:
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Score the demo's models on held-out clips.")
-    parser.add_argument("--data_root", required=True, help="the corpus of synthetic.py")
+    parser.add_argument("--data_root", required=True, help="the corpus of python -m synthetic")
     parser.add_argument("--preprocessed_root", required=True)
     parser.add_argument("--expert", required=True, help="checkpoint, or its folder: the newest")
     parser.add_argument("--generator", required=True, help="checkpoint, or its folder: the newest")

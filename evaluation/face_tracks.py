@@ -166,7 +166,7 @@ def _finished(found: list[tuple[int, Box]], rules: TrackRules) -> Track:
 
 def find_tracks(video: str | os.PathLike, detector, rules: TrackRules) -> list[Track]:
     """The face tracks of a video that count; several at a time where it shows several people."""
-    from media import iter_frames
+    from media.read import iter_frames
 
     tracker, index = Tracker(rules), 0
     frames = (frame for _, frame in iter_frames(video, FPS))
@@ -217,7 +217,7 @@ def iter_crops(
 
     crop(frame, track, i): makes the crop of the i-th frame of `track`; see square_crop.
     """
-    from media import iter_frames
+    from media.read import iter_frames
 
     if not tracks:
         return
@@ -259,7 +259,7 @@ def square_crop(frame: np.ndarray, square: Sequence[float], rules: TrackRules) -
 
 def box_crop(frame: np.ndarray, box: Sequence[float], size: int) -> np.ndarray:
     """The box alone of a frame (H, W, 3), as preprocess.py crops it: (size, size, 3)."""
-    from face_track import crop_face, padded_box
+    from face_detection.track import crop_face, padded_box
 
     inside = padded_box(box, (0, 0, 0, 0), *frame.shape[:2])
     if inside is None:
@@ -272,7 +272,7 @@ def best_faces(frames: Iterable[np.ndarray], detector, size: int) -> Iterator[np
 
     InputError at the first frame without a face.
     """
-    from face_track import crop_face, track_faces
+    from face_detection.track import crop_face, track_faces
 
     index = 0
     for _, same in itertools.groupby(frames, key=lambda frame: frame.shape):

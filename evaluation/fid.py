@@ -30,8 +30,8 @@ from evaluation.frechet import FeatureStatistics, frechet_distance
 from evaluation.inception import FEATURES, INPUT_SIZE, InceptionFeatures
 from face_detection import create_detector
 from face_detection.arguments import add_detector_arguments, detector_options
-from files import replacing, stamp, write_json
-from options import positive
+from lipsync.options import positive
+from media.files import replacing, stamp, write_json
 
 # torch, pytorch-fid and scipy are imported inside the functions, so that --help answers at once
 
@@ -148,7 +148,7 @@ def _gather(
     """One side, from where a killed run left off."""
     from tqdm import tqdm
 
-    from face_track import batched
+    from face_detection.track import batched
 
     stamps = [[os.path.abspath(video), *(stamp(video) or ())] for video in videos]
     key = json.dumps([protocol, stamps])
@@ -176,8 +176,8 @@ def _gather(
 
 def _pictures(video: str | os.PathLike, every: int, detector, side: Side) -> Iterator[np.ndarray]:
     """Each `every`-th frame of a video, or the face in it; counts those without one."""
-    from face_track import track_faces
-    from media import iter_frames
+    from face_detection.track import track_faces
+    from media.read import iter_frames
 
     frames = (frame for _, frame in itertools.islice(iter_frames(video), 0, None, every))
     if detector is None:
@@ -193,7 +193,7 @@ def _pictures(video: str | os.PathLike, every: int, detector, side: Side) -> Ite
 
 def list_videos(paths: Sequence[str], flag: str) -> list[str]:
     """The videos that an option names: videos, folders of them, .txt files with a path a line."""
-    from preparation.corpus import find_videos
+    from corpus.listing import find_videos
 
     videos = []
     for path in paths:
@@ -228,7 +228,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def make_detector(args: argparse.Namespace):
     """The face detector that its flags and --device ask for."""
-    from training import select_device
+    from training.setup import select_device
 
     return create_detector(args.detector, str(select_device(args.device)), **detector_options(args))
 

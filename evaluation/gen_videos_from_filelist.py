@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from corpus.listing import in_shard, parse_shard
 from errors import InputError, run_cli
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
 from evaluation.score_table import ScoreTable
@@ -29,9 +30,8 @@ from face_detection.arguments import (
     detector_options,
     detector_record,
 )
-from face_track import NoFace
-from files import file_label
-from preparation.corpus import in_shard, parse_shard
+from face_detection.track import NoFace
+from media.files import file_label
 
 if TYPE_CHECKING:
     from inference import LipSync
@@ -118,7 +118,7 @@ def _unusable(
     that ends early would silently start again.
     """
     from audio import speech_chunks
-    from media import iter_frames, load_audio, probe
+    from media.read import iter_frames, load_audio, probe
 
     for name, path in ((pair.audio, audio), (pair.video, video)):
         if path is None:
@@ -165,7 +165,7 @@ def add_generation_arguments(
     parser: argparse.ArgumentParser, out: str, pads: Sequence[int]
 ) -> None:
     """What both generation scripts take."""
-    from options import SIDES, positive
+    from lipsync.options import SIDES, positive
 
     add = parser.add_argument
     add("--checkpoint_path", required=True, help="generator weights")

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from errors import InputError
-from files import file_label
-from pretrained import Weights
+from media.files import file_label
+from models.pretrained import Weights
 
 INPUT_SIZE = 112  # px: the side of SFace's input
 SFACE = Weights(

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from errors import InputError
-from files import file_label
-from pretrained import Weights
+from media.files import file_label
+from models.pretrained import Weights
 
 FEATURES = 2048  # of the final average pooling
 INPUT_SIZE = 299  # px: the side of the network's input
@@ -28,7 +28,7 @@ class InceptionFeatures:
     """
 
     def __init__(self, weights: str | os.PathLike | None = None, device: str = "auto") -> None:
-        from training import select_device
+        from training.setup import select_device
 
         self.device = select_device(device)
         path = INCEPTION.find(weights)
@@ -64,7 +64,7 @@ def load_inception(path: str | os.PathLike):
     import torch
     from pytorch_fid.inception import InceptionV3
 
-    from checkpoint import read_checkpoint
+    from models.checkpoint import read_checkpoint
 
     state = read_checkpoint(path)["state_dict"]  # tensors and nothing else
     hub = torch.hub.get_dir()

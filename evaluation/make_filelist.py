@@ -36,7 +36,7 @@ class Clips:
 
     def _probe(self, index: int) -> tuple[float, bool]:
         """Seconds (negative: no video that decodes) and whether there is sound."""
-        from media import probe
+        from media.read import probe
 
         if index not in self._seconds:
             try:
@@ -118,8 +118,8 @@ def list_name(path: str, data_root: str) -> str:
 
 def read_videos(data_root: str, split_list: str | None) -> list[tuple[str, str]]:
     """(clip name, path) below the root, all or those of a split's filelist (`dir/video` a line)."""
+    from corpus.listing import find_videos
     from hparams import get_image_list
-    from preparation.corpus import find_videos
 
     if not os.path.isdir(data_root):
         raise InputError(f"--data_root is not a folder: {data_root}")
@@ -158,7 +158,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from files import replacing
+    from media.files import replacing
 
     if args.pairs < 1 or args.seed < 0:
         raise InputError("--pairs must be at least 1 and --seed at least 0")

@@ -36,7 +36,7 @@ def mouth_opening(frame: np.ndarray, box: Sequence[float]) -> float:
 
 def mouth_openings(video: str, boxes: Sequence[Sequence[float] | None]) -> list[float]:
     """mouth_opening of every frame of a video that has a box; 0 where the box is None."""
-    from media import iter_frames
+    from media.read import iter_frames
 
     return [
         0.0 if box is None else mouth_opening(frame, box)

@@ -15,8 +15,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from corpus.listing import LIST_LINE, VIDEO_ENDINGS
 from errors import InputError, require_file
-from preparation.corpus import LIST_LINE, VIDEO_ENDINGS
 
 COLUMNS = {
     "unpaired": ("audio", "video"),

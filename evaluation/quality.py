@@ -36,7 +36,7 @@ from evaluation.fid import list_videos, make_detector
 from evaluation.quality_networks import available_metrics
 from evaluation.score_table import ScoreTable
 from face_detection.arguments import add_detector_arguments
-from options import natural, positive
+from lipsync.options import natural, positive
 
 # torch, lpips and torchmetrics are imported inside the functions, so that --help answers at once
 
@@ -68,7 +68,7 @@ class QualityMeter:
         identity_every: int = 5,
         device: str = "auto",
     ) -> None:
-        from training import select_device
+        from training.setup import select_device
 
         self.device, self.detector = select_device(device), detector
         self.networks, self.shorter = dict(networks or {}), shorter
@@ -96,7 +96,7 @@ class QualityMeter:
         """The row of one pair, None where nothing could be measured. `frames` are those compared,
         `faces` those with a face. InputError where the videos do not fit each other.
         """
-        from media import probe
+        from media.read import probe
 
         a, b = probe(truth), probe(generated)
         if (a.width, a.height) != (b.width, b.height):
@@ -144,8 +144,8 @@ class QualityMeter:
     def _batches(self, truth: str, generated: str) -> Iterator:
         """Both videos in step; InputError at their ends where their lengths differ too much."""
         from evaluation.quality_metrics import Batch
-        from face_track import batched, track_faces
-        from media import iter_frames, probe
+        from face_detection.track import batched, track_faces
+        from media.read import iter_frames, probe
 
         info = probe(truth)
         size = max(1, min(BATCH_SIZE, BATCH_PIXELS // (info.width * info.height)))

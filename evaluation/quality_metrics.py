@@ -138,7 +138,7 @@ class SyncDistance:
         import torch
 
         from datasets import ShortWindow, crop_audio_window
-        from face_track import crop_face
+        from face_detection.track import crop_face
 
         size = self.expert.img_size
         faces, mels = [], []

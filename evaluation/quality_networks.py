@@ -6,8 +6,8 @@ import os
 import warnings
 
 from errors import InputError, require_file
-from files import file_label
-from pretrained import Weights
+from media.files import file_label
+from models.pretrained import Weights
 
 ALEXNET = Weights(
     "AlexNet", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", "--lpips_weights"
@@ -22,8 +22,8 @@ def load_lpips(path: str | os.PathLike | None = None, device: str = "auto"):
     """
     from lpips import LPIPS
 
-    from checkpoint import read_checkpoint
-    from training import select_device
+    from models.checkpoint import read_checkpoint
+    from training.setup import select_device
 
     found = ALEXNET.find(path)
     state = read_checkpoint(found)["state_dict"]
@@ -43,7 +43,7 @@ def load_lpips(path: str | os.PathLike | None = None, device: str = "auto"):
 
 def load_sync_expert(path: str | os.PathLike, device: str = "auto"):
     """The SyncNet_color that measures lsd; InputError for any other model."""
-    from evaluation.sync_offset import load_expert
+    from experts.offset import load_expert
 
     expert = load_expert(require_file(path, "--expert"), device)
     if expert.kind != "SyncNet_color":

@@ -26,8 +26,8 @@ from face_detection.arguments import (
     detector_options,
     detector_record,
 )
-from files import file_label
-from options import SIDES, positive
+from lipsync.options import SIDES, positive
+from media.files import file_label
 
 # torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
 
@@ -104,7 +104,7 @@ def wrong_sound(pair: Pair, pairs: Sequence[Pair]) -> str:
 def score_sync(args: argparse.Namespace, videos: Videos, missing: list) -> dict[str, dict]:
     """{"lse" or "sync": {group: summary}} of SyncNet v2 and our own expert, as far as there."""
     from evaluation.scores_LSE import SyncScorer, needs_detector, score_videos
-    from evaluation.sync_offset import load_expert
+    from experts.offset import load_expert
 
     scores = {}
     for name, path in (("lse", args.syncnet_weights), ("sync", args.expert)):

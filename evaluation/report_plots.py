@@ -93,7 +93,7 @@ def spread_frames(video: str, count: int, width: int) -> list[np.ndarray]:
     """`count` frames spread evenly over a video, `width` px wide; read once to count them."""
     import cv2
 
-    from media import count_frames, iter_frames, probe
+    from media.read import count_frames, iter_frames, probe
 
     info = probe(video)
     total = count_frames(video, info.fps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 
-from files import replacing, write_json
+from media.files import replacing, write_json
 
 # LSE-D, LSE-C, FID on LRS2 (paper, table 1), and the mean of two independent reruns of the released
 # weights and scripts

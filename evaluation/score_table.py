@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from files import replacing, stamp, write_json
+from media.files import replacing, stamp, write_json
 
 
 class ScoreTable:

@@ -40,7 +40,7 @@ from evaluation.face_tracks import (
 )
 from evaluation.fid import list_videos, make_detector
 from evaluation.score_table import ScoreTable
-from evaluation.sync_offset import (
+from experts.offset import (
     FRAME_SAMPLES,
     LIP_SIZE,
     WINDOW,
@@ -55,7 +55,7 @@ from evaluation.sync_offset import (
 )
 from face_detection.arguments import add_detector_arguments
 from hparams import HParams
-from options import positive
+from lipsync.options import positive
 
 PROTOCOLS = ("lrs", "real")
 TRACK_COLUMNS = ("track", "first_frame", "frames")
@@ -118,7 +118,7 @@ class SyncScorer:
         audio: another file whose sound is judged instead, cut to the shorter of the two. A track
         with too little sound has a row without scores. InputError where there is no score at all.
         """
-        from media import load_audio
+        from media.read import load_audio
 
         wav = pcm16(load_audio(path if audio is None else audio))
         if self.rules:
@@ -159,7 +159,7 @@ class SyncScorer:
     def _windows(self) -> FaceWindows:
         if self.published:
             return lip_windows(self.expert.model, self.batch_size)
-        from evaluation.expert_accuracy import embed_faces
+        from experts.accuracy import embed_faces
 
         def embed(crops: np.ndarray) -> np.ndarray:
             # embed_faces reads clips; this one is in memory
@@ -179,7 +179,7 @@ class SyncScorer:
         """What the expert looks at in each of the first `limit` frames (the sound ends there)."""
         import cv2
 
-        from media import iter_frames
+        from media.read import iter_frames
 
         frames = (frame for _, frame in itertools.islice(iter_frames(path, FPS), limit))
         if self.published:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from errors import InputError
 from face_detection.api import NETWORKS
-from files import file_label
+from media.files import file_label
 
 # detector -> the flag with its weights, and where they are looked for without it
 WEIGHTS = {"sfd": ("s3fd_weights", "checkpoints/s3fd.pth")}

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from checkpoint import load_weights, read_checkpoint
 from errors import InputError
 from face_detection.api import Box, as_batch, best_first
-from pretrained import Weights
+from models.checkpoint import load_weights, read_checkpoint
+from models.pretrained import Weights
 
 CHANNEL_MEAN = (104.0, 117.0, 123.0)
 NMS_THRESHOLD = 0.3

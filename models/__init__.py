@@ -1,9 +1,10 @@
-"""The networks. `create_model(name)` builds one; nothing here knows of hyper-parameters or
-files.
+"""The networks: `create_model(name)` builds one, `from models import Wav2Lip` has its class. The
+networks know of no hyper-parameters or files (checkpoint.py does).
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from errors import InputError
@@ -13,6 +14,19 @@ if TYPE_CHECKING:
 
 NAMES = ("Wav2Lip", "Wav2Lip_disc_qual", "SyncNet_color", "SyncNet_v2", "crossattn")
 GENERATORS = ("Wav2Lip", "crossattn")
+CLASSES = {  # by the module that has them
+    "Wav2Lip": "wav2lip",
+    "Wav2Lip_disc_qual": "wav2lip",
+    "SyncNet_color": "syncnet",
+    "SyncNet_v2": "syncnet_v2",
+}
+
+
+def __getattr__(name: str) -> type[nn.Module]:
+    """A network's class, loaded (and torch with it) when it is first asked for."""
+    if name not in CLASSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"models.{CLASSES[name]}"), name)
 
 
 def create_model(
@@ -35,16 +49,11 @@ def create_model(
         from models.crossattn import CrossAttention
 
         return CrossAttention(width, img_size, audio_encoder, face_encoder)
-    from models.syncnet import SyncNet_color
-    from models.syncnet_v2 import SyncNet_v2
-    from models.wav2lip import Wav2Lip, Wav2Lip_disc_qual
-
-    classes = (Wav2Lip, Wav2Lip_disc_qual, SyncNet_color, SyncNet_v2)
-    models = {model.__name__: model for model in classes}
-    if name not in models:
+    if name not in CLASSES:
         raise InputError(f"unknown model {name!r}; choose one of {', '.join(NAMES)}")
+    model = __getattr__(name)
     if name == "SyncNet_v2":
         if img_size != 96:
             raise InputError(f"SyncNet_v2 has one picture size: img_size {img_size} is not for it")
-        return SyncNet_v2(width=width)
-    return models[name](width=width, img_size=img_size)
+        return model(width=width)
+    return model(width=width, img_size=img_size)

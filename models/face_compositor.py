@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from face_paste import feather_mask
+from lipsync.paste import feather_mask
 from models.conv import Conv2d, zeroed
 
 FIRST_LOGIT = 2.0  # an untrained mask takes 0.88 of the generated: else that would learn slowly

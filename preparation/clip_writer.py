@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from corpus.listing import PART
 from errors import InputError
-from files import write_json
-from preparation.corpus import PART
+from media.files import write_json
 from preparation.pieces import Piece
 
 FPS = 25  # of the training clips, whatever the source's rate
@@ -73,7 +73,7 @@ def write_sound(video: str, path: str) -> int:
     Sample 0 is heard when the first frame is seen. InputError where there is no sound.
     """
     from audio import pcm16
-    from media import iter_audio
+    from media.read import iter_audio
 
     samples = 0
     with wave.open(path, "wb") as file:
@@ -103,7 +103,7 @@ class PieceWriter:
         """The next frame: its face (x1, y1, x2, y2, ...) becomes `<frame>.jpg`."""
         import cv2
 
-        from face_track import padded_box
+        from face_detection.track import padded_box
 
         found = padded_box(box, (0, 0, 0, 0), *frame.shape[:2]) if box else None
         if found:

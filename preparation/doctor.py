@@ -20,7 +20,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from errors import InputError
-from files import replacing
+from media.files import replacing
 
 if TYPE_CHECKING:
     from hparams import HParams
@@ -49,10 +49,10 @@ def examine(
     SyncNet v2, run on `device`. workers: processes. max_clips: look at so many, drawn by seed; 0:
     at all. InputError where there is no clip or `out` cannot be written.
     """
-    from evaluation.sync_offset import load_expert
+    from corpus.listing import find_clips
+    from experts.offset import load_expert
     from hparams import HParams
     from preparation import doctor_sync
-    from preparation.corpus import find_clips
     from preparation.doctor_advice import advise, verdict
     from preparation.doctor_corpus import summarise
     from preparation.doctor_hint import pool_hint

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from corpus.listing import SPLITS, clip_groups
 from hparams import read_filelist
-from preparation.corpus import SPLITS, clip_groups
 from preparation.doctor_measure import Measures
 
 # Two clips' vectors (doctor_signal.py), whose product is 1 for equal ones. Sound: of 37 real clips

@@ -23,7 +23,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clips import Clip
+    from corpus.clips import Clip
 
 MAX_SHIFT = 15  # frames
 LONGEST = 250  # frames of a clip that are read

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clips import Clip, index_clip, open_mel
+from corpus.clips import Clip, index_clip, open_mel
 from hparams import HParams
 from preparation.doctor_hint import hint_sums, mouth_motion, sound_level
 from preparation.doctor_signal import measure_pictures, measure_sound, read_sound, sound_vector

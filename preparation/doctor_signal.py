@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from clips import Clip
+    from corpus.clips import Clip
     from preparation.doctor_measure import Measures
 
 SAMPLES = 8  # crops looked at in each clip

@@ -14,7 +14,7 @@ import numpy as np
 from errors import InputError
 
 if TYPE_CHECKING:
-    from evaluation.sync_offset import Expert
+    from experts.offset import Expert
     from hparams import HParams
     from preparation.doctor_measure import Measures
 
@@ -56,7 +56,7 @@ def ask_expert(root: str, clips: Sequence[Measures], expert: Expert, hp: HParams
 
 
 def _ask(expert: Expert, root: str, clip: Measures, hp: HParams, least: float) -> dict:
-    from evaluation.sync_offset import clip_offset
+    from experts.offset import clip_offset
 
     found = clip_offset(expert, os.path.join(root, clip.name), hp)
     before = clip.sync or {"shift": 0, "kept": True}

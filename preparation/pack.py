@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from errors import InputError
-from files import replacing
+from media.files import replacing
 
 
 @dataclass
@@ -34,7 +34,7 @@ def pack_clip(folder: str | os.PathLike, img_size: int = 96) -> bool:
     It appears only when complete. InputError where the clip has no crops, ValueError (of which
     clips.UnreadableFrame is one) where a crop cannot be read, OSError where the disk is full.
     """
-    from clips import (
+    from corpus.clips import (
         choose_reduction,
         list_crops,
         pack_dtype,
@@ -77,7 +77,7 @@ def pack_root(
     """
     from tqdm import tqdm
 
-    from preparation.corpus import find_clips
+    from corpus.listing import find_clips
 
     if img_size < 16 or (workers is not None and workers < 1):
         raise InputError(f"cannot pack at img_size {img_size} with {workers} workers")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from errors import InputError
-from files import write_json
+from media.files import write_json
 from preparation.clip_writer import (
     FPS,
     SAMPLES_PER_FRAME,
@@ -127,7 +127,7 @@ def process_video(name: str, video: str, station: Station) -> Result:
     Raises InputError where the video gives no clip (no sound, no face, not decodable), Busy where
     another run is working on it, Stopped where this run is being ended.
     """
-    from media import probe
+    from media.read import probe
 
     folder = os.path.join(station.settings.preprocessed_root, name)
     if is_done(folder):
@@ -180,7 +180,7 @@ class VideoJob:
 
     def _chunks(self) -> Iterator[tuple[list[np.ndarray], list[bool]]]:
         """Frames at 25 fps from self.start on, in lists of one shape, and whether a shot begins."""
-        from media import iter_frames
+        from media.read import iter_frames
 
         shots = ShotCuts() if self.rules.split else None
         prime = max(0, self.start - 1)  # the frame before tells whether the first one is a cut

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from files import replacing
+from media.files import replacing
 from preparation.pipeline import Result
 from preparation.run import Usage
 

@@ -1,7 +1,7 @@
 """Sync correction: the sound of clips that are out of sync is shifted, hopeless clips are left out.
 
 A lip-sync expert says by how many frames each clip's sound is early or late
-(evaluation/sync_offset.py). Training hears mel.npy alone, so only that is written anew; audio.wav
+(experts/offset.py). Training hears mel.npy alone, so only that is written anew; audio.wav
 stays as preprocessed, clip.json tells under "sync" what was done, and `undo_root` takes it back.
 """
 
@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audio import load_wav, melspectrogram
+from corpus.listing import SPLITS, find_clips, write_filelists
 from errors import InputError
-from evaluation.expert_accuracy import MAX_SHIFT
-from evaluation.sync_offset import Expert, clip_offset, load_expert
-from files import replacing, write_json
+from experts.accuracy import MAX_SHIFT
+from experts.offset import Expert, clip_offset, load_expert
 from hparams import HParams, get_image_list
-from preparation.corpus import SPLITS, find_clips, write_filelists
+from media.files import replacing, write_json
 
 if TYPE_CHECKING:
     import torch

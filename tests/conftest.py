@@ -95,7 +95,7 @@ def smooth_frames(count: int = 6, side: int = 64, seed: int = 0) -> np.ndarray:
 
 def write_video(path: Path, frames, fps: float = 25, seconds: float | None = None) -> str:
     """A video of frames (H, W, 3) uint8, with `seconds` of a tone where given."""
-    from video_writer import VideoWriter
+    from media.write import VideoWriter
 
     sound = None
     if seconds is not None:
@@ -108,7 +108,7 @@ def write_video(path: Path, frames, fps: float = 25, seconds: float | None = Non
 
 def pixels(path: str | os.PathLike) -> np.ndarray:
     """All frames of a video, (T, H, W, 3) as plain integers, for differences."""
-    from media import iter_frames
+    from media.read import iter_frames
 
     return np.stack([frame for _, frame in iter_frames(path)]).astype(int)
 
@@ -132,7 +132,7 @@ def corpus() -> Path:
 @pytest.fixture(scope="session")
 def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Raw synthetic corpus: four speakers, two clips of two seconds each."""
-    from synthetic import write_corpus
+    from synthetic.corpus import write_corpus
 
     root = tmp_path_factory.mktemp("synthetic")
     write_corpus(root, speakers=4, clips_per_speaker=2, seconds=2.0, size=160, workers=1)
@@ -180,8 +180,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from fill import fill
 
-    from checkpoint import describe_model
     from models import create_model
+    from models.checkpoint import describe_model
 
     path = tmp_path_factory.mktemp("weights") / "small.pth"
     model = fill(create_model("Wav2Lip", 0.125))

@@ -12,13 +12,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import color_syncnet_train
-import distributed
 import hq_wav2lip_train
 import wav2lip_train
 from hparams import HParams
 from models import create_model
-from precision import Precision
-from training import create_adam, freeze, place, speed_up
+from training import distributed
+from training.precision import Precision
+from training.setup import create_adam, freeze, place, speed_up
 
 HP = HParams(width=0.125)
 BATCH = 2

@@ -54,8 +54,8 @@ def write_weights(root: Path, generator: Path) -> None:
     import torch
     from fill import fill
 
-    from checkpoint import describe_model, save_checkpoint
     from models import create_model
+    from models.checkpoint import describe_model, save_checkpoint
 
     model = fill(create_model("SyncNet_color", 0.125))
     for name in ("checkpoints/lipsync_expert", "checkpoints/expert/best",
@@ -70,7 +70,7 @@ def write_weights(root: Path, generator: Path) -> None:
 
 def build(root: Path, generator: Path) -> None:
     """Fill a folder, so that the paths of the pages exist there."""
-    from synthetic import write_corpus
+    from synthetic.corpus import write_corpus
 
     write_corpus(root, speakers=3, clips_per_speaker=2, seconds=1.6, size=160, workers=1)
     clips, demo = root / "mvlrs_v1" / "main", root / "data" / "demo"

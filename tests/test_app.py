@@ -1,4 +1,4 @@
-"""app.py and app_page.py: the command line, what the server gives away, the page in Chromium."""
+"""app.py and page/layout.py: the command line, what the server gives away, the page in Chromium."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from conftest import REPOSITORY, assert_refused, run_script
 from test_app_jobs import files, speech
 
 from app import make_examples, serving, sweep, warm_up
-from backends import Backend
+from backends.api import Backend
 from inference import LipSync
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -1,4 +1,4 @@
-"""app_jobs.py: what becomes of the users' files, the limits, and what the page's fields mean."""
+"""page/jobs.py: what becomes of the users' files, the limits, and what the page's fields mean."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import pytest
 from conftest import REPOSITORY
 
 from app import make_examples, private_folder
-from app_jobs import SHOWN, Jobs, Stopped, parse_options, shown_flags
 from audio import save_wav
-from backends import CHUNK
+from backends.api import CHUNK
 from errors import InputError
 from inference import LipSync
-from media import probe
-from options import Options
+from lipsync.options import Options
+from media.read import probe
+from page.jobs import SHOWN, Jobs, Stopped, parse_options, shown_flags
 
 MAX_SECONDS = 4
 BOX = {"box": (60, 200, 60, 190)}  # no detector needed
@@ -264,7 +264,7 @@ def test_two_users_may_upload_the_same_file(jobs, upload, tmp_path):
 def test_frames_and_batches_are_limited(jobs, upload, tmp_path, monkeypatch):
     sizes, size = [], jobs.lipsync._batch_size
     monkeypatch.setattr(jobs.lipsync, "_batch_size", lambda *a: sizes.append(size(*a)) or sizes[-1])
-    monkeypatch.setattr("app_jobs.MAX_SIDE", 100)
+    monkeypatch.setattr("page.jobs.MAX_SIDE", 100)
     audio = upload("short.wav", speech(tmp_path / "short.wav", 0.4))
     jobs.claim("ann", upload("photo.jpg"), audio, {"box": (10, 90, 10, 90)})
     result, _, _ = jobs.run("ann", ignore)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from fill import fill, inputs
 
-from backends import create_backend
-from backends_openvino import OpenVINOBackend
-from backends_torch import TorchBackend
+from backends.api import create_backend
+from backends.openvino import OpenVINOBackend
+from backends.torch import TorchBackend
 from errors import InputError
 from models import create_model
 

@@ -4,7 +4,7 @@ import torch
 from conftest import assert_refused, run_script
 from fill import fill, inputs
 
-import backends_onnx
+from backends import onnx as backends_onnx
 from errors import InputError
 from models import create_model
 
@@ -50,7 +50,7 @@ def test_export_command_line(filled_generator, tmp_path):
 
     def export(weights, out):
         return run_script(
-            "backends.py", "export", "--checkpoint_path", weights, "--out", out, cwd=tmp_path
+            "-m", "backends", "export", "--checkpoint_path", weights, "--out", out, cwd=tmp_path
         )
 
     assert_refused(export("none.pth", "m.onnx"), "checkpoint not found")

@@ -6,8 +6,8 @@ import pytest
 from conftest import REPOSITORY
 from test_backends import assert_close, eager, generator, samples
 
-import backends_openvino
-from backends import create_backend
+from backends import openvino as backends_openvino
+from backends.api import create_backend
 from errors import InputError
 
 for package in ("openvino", "nncf"):
@@ -47,7 +47,7 @@ def test_int8_that_strays_is_refused(monkeypatch):
 SIGNALLED = """
 import os, signal
 import numpy as np
-from backends import create_backend
+from backends.api import create_backend
 from models import create_model
 
 def engine():

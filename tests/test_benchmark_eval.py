@@ -4,11 +4,11 @@ import pytest
 from conftest import assert_refused, run_script
 
 import benchmark
-import benchmark_eval
-from benchmark_eval import FID, FID_DISTANCE, as_rows, find_files
-from checkpoint import describe_model, save_checkpoint
+from benchmarks import evaluation as benchmark_eval
+from benchmarks.evaluation import FID, FID_DISTANCE, as_rows, find_files
 from errors import InputError
 from models import create_model
+from models.checkpoint import describe_model, save_checkpoint
 
 
 def parse(*argv):
@@ -17,7 +17,7 @@ def parse(*argv):
 
 @pytest.fixture(autouse=True)
 def no_weights_around(monkeypatch, tmp_path):
-    import pretrained
+    from models import pretrained
 
     monkeypatch.setattr(pretrained, "CHECKPOINTS", tmp_path / "checkpoints")
 
@@ -54,7 +54,7 @@ def test_metrics_whose_weights_are_named(tmp_path, synthetic_root, capsys):
 def test_random_weights_are_those_networks(tmp_path):
     from evaluation.inception import load_inception
     from evaluation.quality_networks import load_lpips
-    from evaluation.sync_offset import load_expert
+    from experts.offset import load_expert
 
     files, drawn = find_files(parse("--random_weights"), tmp_path)
     assert drawn == set(files) == {"syncnet", "expert", "inception", "lpips", "generator"}

@@ -8,14 +8,14 @@ import torch
 from conftest import REPOSITORY, assert_refused, run_script
 
 import benchmark
-import benchmark_generator
-import benchmark_memory
-from benchmark_common import best_times, random_checkpoint, repeat_video
-from benchmark_engines import EagerBackend
-from checkpoint import load_model
-from media import iter_frames
+from benchmarks import generator as benchmark_generator
+from benchmarks import memory as benchmark_memory
+from benchmarks.common import best_times, random_checkpoint, repeat_video
+from benchmarks.engines import EagerBackend
+from media.read import iter_frames
+from media.write import VideoWriter
 from models import create_model
-from video_writer import VideoWriter
+from models.checkpoint import load_model
 
 FACTS = {"machine", "gpu", "date", "threads", "load_at_start", "versions"}
 
@@ -85,7 +85,7 @@ def test_operations_of_the_released_generator():
 
 
 def test_the_released_way_makes_the_same_frames(filled_generator):
-    from backends import create_backend
+    from backends.api import create_backend
 
     random = np.random.default_rng(0)
     faces = random.integers(0, 256, (2, 96, 96, 3), np.uint8)

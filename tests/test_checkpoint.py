@@ -10,7 +10,9 @@ import pytest
 import torch
 from conftest import Poison
 
-from checkpoint import (
+from errors import InputError
+from models import create_model
+from models.checkpoint import (
     checkpoint_path,
     describe_model,
     list_checkpoints,
@@ -19,8 +21,6 @@ from checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from errors import InputError
-from models import create_model
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
-"""preparation.corpus: names of clips, list files, groups and splits."""
+"""corpus.listing: names of clips, list files, groups and splits."""
 
 import os
 
 import pytest
 
-from errors import InputError
-from preparation.corpus import (
+from corpus.listing import (
     clip_groups,
     find_clips,
     find_videos,
@@ -14,6 +13,7 @@ from preparation.corpus import (
     split_groups,
     write_filelists,
 )
+from errors import InputError
 
 
 def touch(root, *names):

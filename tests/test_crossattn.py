@@ -13,13 +13,13 @@ from torchvision.models import efficientnet_b0, resnet50
 
 import models.audio_encoder as audio_encoder
 import models.face_encoder as face_encoder
-from benchmark_generator import frame_flop
+from benchmarks.generator import frame_flop
 from errors import InputError
 from hparams import HParams, load_hparams
 from models import create_model
 from models.face_compositor import compose, mask_loss
 from models.fusion_module import AttentionBlock, grid_sinusoids, sinusoids
-from training import load_imagenet
+from training.setup import load_imagenet
 from wav2lip_train import create_mask_loss, generate, train_step
 
 COMBINATIONS = list(itertools.product(audio_encoder.KINDS, face_encoder.KINDS))

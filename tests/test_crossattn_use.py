@@ -14,14 +14,20 @@ from test_backends import assert_close, samples
 from test_crossattn import COMBINATIONS, batch, tiny
 from test_training import metrics, weights
 
-from backends import create_backend
-from backends_torch import TorchBackend, fold_batch_norm
-from checkpoint import describe_model, load_generator, load_model, load_weights, save_checkpoint
+from backends.api import create_backend
+from backends.torch import TorchBackend, fold_batch_norm
 from errors import InputError
-from face_paste import paste_face
 from hparams import HParams
+from lipsync.paste import paste_face
 from models import create_model
-from run_check import overfit
+from models.checkpoint import (
+    describe_model,
+    load_generator,
+    load_model,
+    load_weights,
+    save_checkpoint,
+)
+from training.check import overfit
 from wav2lip_train import create_mask_loss, train_step
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import GOLDEN
 
-from clips import (
+from corpus.clips import (
     UnreadableFrame,
     choose_reduction,
     get_frame_id,
@@ -30,7 +30,7 @@ from datasets import (
 )
 from errors import InputError
 from hparams import HParams
-from training import train_batches
+from training.setup import train_batches
 
 HP = HParams(num_workers=0)
 

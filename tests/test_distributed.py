@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import run_script
 
-import distributed
-from training import EndlessSampler
+from training import distributed
+from training.setup import EndlessSampler
 
 STEPS = Path(__file__).resolve().parent / "ddp_steps.py"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")

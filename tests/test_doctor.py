@@ -8,10 +8,10 @@ from conftest import run_script
 from test_doctor_measure import examined, make_clip, picture, voice
 
 from audio import melspectrogram
+from corpus.listing import find_clips
 from errors import InputError
 from hparams import HParams
 from preparation import doctor, doctor_corpus
-from preparation.corpus import find_clips
 from preparation.doctor import examine
 from preparation.doctor_advice import advise, verdict
 from preparation.doctor_signal import sound_vector
@@ -26,7 +26,7 @@ def set_sync(monkeypatch, offset, confidence=0.5):
     """An expert that finds offset(folder) in every clip."""
     import torch
 
-    from evaluation import sync_offset
+    from experts import offset as sync_offset
 
     expert = sync_offset.Expert(torch.nn.Linear(1, 1), "SyncNet_color", "hand.pth 0123")
     monkeypatch.setattr(sync_offset, "load_expert", lambda path, device: expert)

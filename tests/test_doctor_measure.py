@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from audio import melspectrogram, save_wav
-from preparation.corpus import find_clips
+from corpus.listing import find_clips
 from preparation.doctor import examine
 from preparation.doctor_hint import MIN_CLIPS, hint_sums, mouth_motion, pool_hint, sound_level
 from preparation.doctor_measure import measure_clip
@@ -164,7 +164,7 @@ def test_hint_finds_the_common_shift_and_its_sign():
 
 
 def test_hint_on_the_pixels_of_synthetic_clips(preprocessed_root):
-    from clips import index_clip
+    from corpus.clips import index_clip
     from hparams import HParams
 
     found = {}

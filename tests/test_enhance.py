@@ -1,4 +1,4 @@
-"""enhance.py: the command's answers, its faults, and that nothing of it stays."""
+"""lipsync/enhance.py: the command's answers, its faults, and that nothing of it stays."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import time
 import numpy as np
 import pytest
 
-from enhance import enhanced
 from errors import InputError
+from lipsync.enhance import enhanced
 
 SIZE = 8
 INVERT = """
@@ -116,14 +116,14 @@ def test_a_command_that_fails_is_one_line(text, words, count):
     ],
 )
 def test_a_command_that_never_answers_is_one_line(code, size, count, monkeypatch):
-    monkeypatch.setattr("enhance.SILENCE", 0.5)
+    monkeypatch.setattr("lipsync.enhance.SILENCE", 0.5)
     with pytest.raises(InputError, match="gave no face for 0.5 s.*64 at most.*python") as caught:
         list(enhanced(faces(count), command(code), size))
     assert str(caught.value).startswith("--enhance")
 
 
 def test_what_a_script_has_started_ends_with_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("enhance.SILENCE", 0.5)
+    monkeypatch.setattr("lipsync.enhance.SILENCE", 0.5)
     script = f"(sleep 5; touch {tmp_path}/late); true"  # they hold the full pipe
     with pytest.raises(InputError, match="gave no face"):
         list(enhanced(faces(1000), shlex.join(["sh", "-c", script]), 64))
@@ -140,9 +140,9 @@ def test_only_the_commands_own_silence_counts(slow, monkeypatch, nothing_stays):
         for number, face in faces(300):
             yield number, face
             if slow == "source" and number == 20:
-                monkeypatch.setattr("enhance.SILENCE", 0)
+                monkeypatch.setattr("lipsync.enhance.SILENCE", 0)
                 time.sleep(0.5)
-                monkeypatch.setattr("enhance.SILENCE", 300)
+                monkeypatch.setattr("lipsync.enhance.SILENCE", 300)
 
     items = enhanced(source(), command(INVERT, "{size}", 40), SIZE)
     for number, (got, _) in enumerate(items):
@@ -151,7 +151,7 @@ def test_only_the_commands_own_silence_counts(slow, monkeypatch, nothing_stays):
             time.sleep(0.5)
             assert select.select([nothing_stays[0].stdout], [], [], 60)[0]
         if slow == "reader":
-            monkeypatch.setattr("enhance.SILENCE", 0 if number == 10 else 300)
+            monkeypatch.setattr("lipsync.enhance.SILENCE", 0 if number == 10 else 300)
     assert number == 299
 
 

@@ -7,8 +7,8 @@ from conftest import run_script
 
 from errors import InputError
 from evaluation.compare_models import get_args_parser, train
-from evaluation.expert_accuracy import balanced_accuracy, longest_run, window_similarities
 from evaluation.mouth import correlation, mouth_opening, mouth_openings
+from experts.accuracy import balanced_accuracy, longest_run, window_similarities
 
 
 def test_mouth_opening_follows_the_truth_of_synthetic_clips(synthetic_root):
@@ -55,7 +55,7 @@ def test_longest_run():
 def test_similarities_are_the_experts_own(preprocessed_root):
     import torch
 
-    from clips import get_window, read_window
+    from corpus.clips import get_window, read_window
     from datasets import crop_audio_window, prepare_window
     from hparams import HParams
     from models import create_model

@@ -5,8 +5,11 @@ from test_datasets import frame_numbers, make_clip, make_root
 from torch.nn import functional as F
 
 from datasets import SyncNetDataset
-from evaluation.expert_accuracy import REPORTED_SHIFTS
-from evaluation.expert_validation import (
+from experts.accuracy import REPORTED_SHIFTS
+from hparams import HParams
+from models import create_model
+from models.syncnet import cosine_loss, sync_accuracy
+from training.expert_validation import (
     SHIFTS,
     ExpertValidationDataset,
     PairCosines,
@@ -17,10 +20,7 @@ from evaluation.expert_validation import (
     summarise,
     validate_expert,
 )
-from hparams import HParams
-from models import create_model
-from models.syncnet import cosine_loss, sync_accuracy
-from training import to_device, validation_batches
+from training.setup import to_device, validation_batches
 
 HP = HParams(num_workers=0, eval_windows=14)
 CPU = torch.device("cpu")

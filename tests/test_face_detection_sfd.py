@@ -37,7 +37,7 @@ def no_weights(monkeypatch, tmp_path):
     """A machine without S3FD weights and without a network."""
     import torch
 
-    import pretrained
+    from models import pretrained
 
     def refuse(url, timeout):
         raise urllib.error.URLError("no network here")

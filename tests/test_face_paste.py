@@ -1,4 +1,4 @@
-"""face_paste.py: what changes in the frame, and how softly."""
+"""lipsync/paste.py: what changes in the frame, and how softly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from face_paste import MASKS, PASTES, paste_face
+from lipsync.paste import MASKS, PASTES, paste_face
 
 
 def test_hard_paste_replaces_exactly_the_box():

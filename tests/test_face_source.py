@@ -1,4 +1,4 @@
-"""face_source.py: which frame is shown when, forwards and backwards."""
+"""lipsync/source.py: which frame is shown when, forwards and backwards."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pytest
 from conftest import write_video
 from test_face_track import released_smoothing
 
-import face_source
 from face_detection import Box
-from face_source import find_source, play, schedule
-from options import Options
+from lipsync import source as face_source
+from lipsync.options import Options
+from lipsync.source import find_source, play, schedule
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from conftest import GOLDEN
 
 from errors import InputError
 from face_detection import Box
-from face_track import (
+from face_detection.track import (
     BoxSmoother,
     batched,
     checked_box,

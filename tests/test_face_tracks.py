@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 
-import media
 from errors import InputError
 from evaluation.face_tracks import (
     Tracker,
@@ -22,7 +21,8 @@ from evaluation.face_tracks import (
 )
 from face_detection import create_detector
 from face_detection.api import Box
-from video_writer import VideoWriter
+from media import read
+from media.write import VideoWriter
 
 RULES = TrackRules()
 
@@ -244,8 +244,8 @@ def test_the_first_frame_without_a_face_ends_it():
 @pytest.fixture
 def real_tracks(corpus, monkeypatch):
     """Tracks in the first 130 frames of a real clip."""
-    whole = media.iter_frames
-    monkeypatch.setattr(media, "iter_frames", lambda *a, **k: itertools.islice(whole(*a, **k), 130))
+    whole = read.iter_frames
+    monkeypatch.setattr(read, "iter_frames", lambda *a, **k: itertools.islice(whole(*a, **k), 130))
     rules = rules_for("centerface", det_scale=0.25, min_track=40)
     return lambda name: find_tracks(corpus / "hard" / name, create_detector("centerface"), rules)
 

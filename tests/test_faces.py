@@ -1,4 +1,4 @@
-"""faces.py: which frames are searched, how faces become tracks, which one is chosen."""
+"""face_detection/choice.py: which frames are searched, how faces become tracks, which is chosen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from face_detection.api import Box
-from faces import Detections, choose_boxes, detect_faces, faceless_spans
+from face_detection.choice import Detections, choose_boxes, detect_faces, faceless_spans
 
 
 class Recorder:

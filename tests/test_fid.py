@@ -10,13 +10,13 @@ import pytest
 import torch
 from conftest import GOLDEN, Poison, assert_refused, run_script, write_video
 
-from benchmark_eval import random_inception
+from benchmarks.evaluation import random_inception
 from errors import InputError
 from evaluation import fid as module
 from evaluation.fid import fid
 from evaluation.frechet import FeatureStatistics, frechet_distance
 from evaluation.inception import InceptionFeatures, load_inception
-from pretrained import Weights
+from models.pretrained import Weights
 
 
 def gaussian(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -209,7 +209,7 @@ def test_weights_that_are_not_numbers(tmp_path, inception_file):
 
 
 def test_weights_are_looked_for_and_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("pretrained.CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr("models.pretrained.CHECKPOINTS", tmp_path / "checkpoints")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     weights = Weights("Some", "file:///nowhere/some-1234.pth", "--some_weights")
     with pytest.raises(InputError, match=r"no Some weights: put some-1234\.pth .* --some_weights"):

@@ -1,4 +1,4 @@
-"""files.py: whole or not at all."""
+"""media/files.py: whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from files import digest, file_label, replacing, stamp, write_json
+from media.files import digest, file_label, replacing, stamp, write_json
 
 
 def test_a_fault_leaves_the_old_file(tmp_path):

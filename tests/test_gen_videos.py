@@ -21,10 +21,10 @@ from errors import InputError
 from evaluation import gen_videos_from_filelist, real_videos_inference
 from evaluation.gen_videos_from_filelist import generate_pairs
 from evaluation.pairs import Pair, read_pairs
-from face_track import face_frames
-from files import file_label
+from face_detection.track import face_frames
 from inference import LipSync
-from media import iter_frames, load_audio, probe
+from media.files import file_label
+from media.read import iter_frames, load_audio, probe
 
 BOX = (30, 130, 30, 130)  # top, bottom, left, right
 PROTOCOL = {"faithful": True, "drop_last": True, "video_fps": 25.0, "pads": (0, 0, 0, 0)}

@@ -10,10 +10,10 @@ import torch
 from conftest import GOLDEN, assert_refused, pixels, run_script, write_video
 from test_enhance import INVERT, command
 
-import backends
+from backends import api
 from errors import InputError
 from inference import LipSync, Options, get_args_parser
-from media import probe
+from media.read import probe
 
 FOLDER = GOLDEN / "inference"
 CASES = {
@@ -128,7 +128,7 @@ def test_paste_mask_and_enhancer_are_those_asked_for(lipsync, out, tmp_path):
 
 
 def test_int8_is_calibrated_on_the_jobs_own_faces(weights, out, monkeypatch):
-    create, seen = backends.create_backend, []
+    create, seen = api.create_backend, []
 
     def spied(model, device, name="auto", calibration=None):
         if calibration is not None:
@@ -136,7 +136,7 @@ def test_int8_is_calibrated_on_the_jobs_own_faces(weights, out, monkeypatch):
             seen.extend(calibration)
         return create(model, device, "torch")
 
-    monkeypatch.setattr(backends, "create_backend", spied)
+    monkeypatch.setattr(api, "create_backend", spied)
     LipSync(weights, "cpu", int8=True).run(FACE, SPEECH, out, box=BOX)
     faces, mels = (np.concatenate(part) for part in zip(*seen, strict=True))
     crop = cv2.resize(pixels(FACE)[1].astype(np.uint8)[30:170, 40:150], (96, 96))
@@ -179,10 +179,10 @@ def test_memory_does_not_grow_with_the_video(lipsync, tmp_path, monkeypatch):
     """Of 200 frames only those of a few batches are alive at once."""
     import weakref
 
-    import face_track
+    from face_detection import track
 
     frames, alive = [], []
-    original = face_track.crop_face
+    original = track.crop_face
 
     def counted(frame, box, size):
         frames.append(weakref.ref(frame))
@@ -192,7 +192,7 @@ def test_memory_does_not_grow_with_the_video(lipsync, tmp_path, monkeypatch):
     def blank(faces, mels):
         return np.zeros((len(faces), 96, 96, 3), np.uint8)
 
-    monkeypatch.setattr(face_track, "crop_face", counted)
+    monkeypatch.setattr(track, "crop_face", counted)
     monkeypatch.setattr(lipsync.backend, "generate", blank)
     seconds = 8
     black = np.zeros((25 * seconds, 200, 180, 3), np.uint8)
@@ -268,8 +268,8 @@ def test_real_face_with_a_real_mp3(lipsync, corpus, tmp_path, face):
 
 
 def test_a_larger_generator_draws_at_its_own_size(out, tmp_path):
-    from checkpoint import describe_model
     from models import create_model
+    from models.checkpoint import describe_model
 
     torch.manual_seed(0)
     model = create_model("Wav2Lip", 0.125, 192)

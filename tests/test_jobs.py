@@ -1,4 +1,4 @@
-"""jobs.py: a manifest's jobs in this process and in workers, their log, and what a kill costs."""
+"""lipsync/jobs.py: a manifest's jobs here and in workers, their log, and what a kill costs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from conftest import GOLDEN, REPOSITORY, assert_refused, is_deaf_to_interrupts, 
 from audio import save_wav
 from errors import InputError
 from inference import get_args_parser
-from jobs import run_manifest
-from manifest import read_manifest
-from media import iter_frames, probe
-from options import options_from
+from lipsync.jobs import run_manifest
+from lipsync.manifest import read_manifest
+from lipsync.options import options_from
+from media.read import iter_frames, probe
 
 SOURCES = ("face25.mkv", "face.png", "speech.wav")
 BOX, PICTURE_BOX = "30 170 40 150", "40 200 60 190"

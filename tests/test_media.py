@@ -3,9 +3,9 @@ import cv2
 import numpy as np
 import pytest
 
-import media
 from errors import InputError
-from video_writer import VideoWriter
+from media import read
+from media.write import VideoWriter
 
 
 @pytest.fixture
@@ -43,14 +43,14 @@ def numbered(count, size=16):
 
 
 def seen(path, fps):
-    return [int(frame[0, 0, 0]) for _, frame in media.iter_frames(path, fps)]
+    return [int(frame[0, 0, 0]) for _, frame in read.iter_frames(path, fps)]
 
 
 def test_lossless_output_is_exact(tmp_path, frames, tone):
     path = write(tmp_path / "a.mkv", frames, audio=tone, rate=16000)
-    got = [frame for _, frame in media.iter_frames(path)]
+    got = [frame for _, frame in read.iter_frames(path)]
     np.testing.assert_array_equal(got, frames)
-    wav = media.load_audio(path)
+    wav = read.load_audio(path)
     assert len(wav) == round(30 / 25 * 16000)
     np.testing.assert_allclose(wav[:16000], tone, atol=1e-4)
     assert (wav[16000:] == 0).all()  # the tone ends first: silence to the video's end
@@ -72,16 +72,16 @@ def test_mp4_keeps_colours(tmp_path):
     colours = [(200, 60, 40), (40, 200, 60), (60, 40, 200), (128, 128, 128), (10, 240, 250)]
     for colour in colours:
         path = write(tmp_path / "a.mp4", [np.full((64, 64, 3), colour, np.uint8)] * 3)
-        _, frame = next(media.iter_frames(path))
+        _, frame = next(read.iter_frames(path))
         np.testing.assert_allclose(frame.mean(axis=(0, 1)), colour, atol=3)
 
 
 def test_odd_sizes_gain_an_edge_pixel(tmp_path):
     path = write(tmp_path / "a.mp4", [np.full((33, 47, 3), 90, np.uint8)] * 2)
-    info = media.probe(path)
+    info = read.probe(path)
     assert (info.width, info.height) == (48, 34)
     path = write(tmp_path / "a.mkv", [np.full((33, 47, 3), 90, np.uint8)] * 2)
-    assert (media.probe(path).width, media.probe(path).height) == (47, 33)
+    assert (read.probe(path).width, read.probe(path).height) == (47, 33)
 
 
 def test_variable_rate_is_resampled_by_timestamp(tmp_path):
@@ -110,9 +110,9 @@ def test_rotation_is_honoured(tmp_path):
     upright[:8] = 255  # a bright bar at the top
     path = write(tmp_path / "a.mp4", [np.rot90(upright, 1)] * 3)  # lying on its left side
     patch_matrix(path)
-    info = media.probe(path)
+    info = read.probe(path)
     assert (info.width, info.height) == (32, 48)
-    _, frame = next(media.iter_frames(path))
+    _, frame = next(read.iter_frames(path))
     assert frame[:6].mean() > 200 > 60 > frame[12:].mean()
 
 
@@ -142,7 +142,7 @@ def test_late_audio_is_aligned_to_the_first_frame(tmp_path, tone):
         container.mux(sound.encode(chunk))
         container.mux(sound.encode(None))
         container.mux(video.encode(None))
-    wav = media.load_audio(path)
+    wav = read.load_audio(path)
     assert np.abs(wav[:4780]).max() < 1e-3
     np.testing.assert_allclose(wav[4816:12000], tone[16:7200], atol=0.01)
 
@@ -151,8 +151,8 @@ def test_audio_is_resampled_and_mixed(tmp_path):
     time = np.arange(44100) / 44100
     stereo = np.stack([0.5 * np.sin(2 * np.pi * 300 * time), np.zeros(44100)]).astype(np.float32)
     path = write(tmp_path / "s.mkv", numbered(25), audio=stereo, rate=44100)
-    assert media.audio_format(path) == (44100, 2)
-    wav = media.load_audio(path)
+    assert read.audio_format(path) == (44100, 2)
+    wav = read.load_audio(path)
     expected = 0.25 * np.sin(2 * np.pi * 300 * np.arange(16000) / 16000)
     assert len(wav) == 16000
     np.testing.assert_allclose(wav[200:-200], expected[200:-200], atol=2e-3)
@@ -190,7 +190,7 @@ def test_unknown_output_ending(tmp_path, name):
 def test_files_that_are_no_media(tmp_path, content):
     path = tmp_path / "a.mp4"
     path.write_bytes(content)
-    for reader in (media.probe, media.load_audio, lambda p: next(media.iter_frames(p))):
+    for reader in (read.probe, read.load_audio, lambda p: next(read.iter_frames(p))):
         with pytest.raises(InputError, match=r"a\.mp4"):
             reader(path)
 
@@ -200,21 +200,21 @@ def test_playlists_and_missing_files_are_refused(tmp_path, frames):
     playlist = tmp_path / "list.mp4"
     playlist.write_text("ffconcat version 1.0\nfile secret.mkv\n")
     with pytest.raises(InputError):
-        media.probe(playlist)
+        read.probe(playlist)
     playlist.write_text("#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\nsecret.mkv\n#EXT-X-ENDLIST\n")
     with pytest.raises(InputError):
-        media.probe(playlist)
+        read.probe(playlist)
     with pytest.raises(InputError, match="not found"):
-        media.probe(tmp_path / "nothing.mp4")
+        read.probe(tmp_path / "nothing.mp4")
     with pytest.raises(InputError, match="folder"):
-        media.probe(tmp_path)
+        read.probe(tmp_path)
 
 
 def test_truncated_file_gives_what_it_holds(tmp_path, frames):
     path = write(tmp_path / "a.mkv", frames)
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    got = list(media.iter_frames(cut))
+    got = list(read.iter_frames(cut))
     assert 5 <= len(got) < 30
 
 
@@ -222,10 +222,10 @@ def test_video_without_sound_and_sound_without_video(tmp_path, frames, tone):
     from scipy.io import wavfile
 
     with pytest.raises(InputError, match="no audio track"):
-        media.load_audio(write(tmp_path / "mute.mkv", frames[:3]))
+        read.load_audio(write(tmp_path / "mute.mkv", frames[:3]))
     wavfile.write(tmp_path / "a.wav", 16000, tone)
     with pytest.raises(InputError, match="no video track"):
-        media.probe(tmp_path / "a.wav")
+        read.probe(tmp_path / "a.wav")
 
 
 def test_audio_that_is_not_finite(tmp_path, tone):
@@ -234,16 +234,16 @@ def test_audio_that_is_not_finite(tmp_path, tone):
     tone[100] = np.nan
     wavfile.write(tmp_path / "a.wav", 16000, tone)
     with pytest.raises(InputError, match="not finite"):
-        media.load_audio(tmp_path / "a.wav")
+        read.load_audio(tmp_path / "a.wav")
 
 
 def test_pictures_are_told_by_content(tmp_path, frames):
     cv2.imwrite(str(tmp_path / "p.png"), frames[0])
     odd_name = (tmp_path / "p.png").rename(tmp_path / "naïve 測試.mp4")
-    assert media.is_image(odd_name)
-    np.testing.assert_array_equal(media.read_image(odd_name), frames[0])
-    assert not media.is_image(write(tmp_path / "v.mkv", frames[:2]))
+    assert read.is_image(odd_name)
+    np.testing.assert_array_equal(read.read_image(odd_name), frames[0])
+    assert not read.is_image(write(tmp_path / "v.mkv", frames[:2]))
     broken = tmp_path / "b.png"
     broken.write_bytes(odd_name.read_bytes()[:60])
     with pytest.raises(InputError, match=r"cannot be decoded.*b\.png"):
-        media.read_image(broken)
+        read.read_image(broken)

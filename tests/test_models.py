@@ -1,9 +1,11 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
+from conftest import GOLDEN, REPOSITORY
 from fill import fill, inputs
 
 from errors import InputError
@@ -236,3 +238,18 @@ def test_widths_that_could_not_be_loaded_are_refused(name, width):
 def test_the_lse_judge_has_one_size():
     with pytest.raises(InputError, match="SyncNet_v2"):
         create_model("SyncNet_v2", 0.125, 192)
+
+
+def test_the_released_names_load_when_asked_for():
+    code = (
+        "import sys; from models import create_model; before = 'torch' in sys.modules\n"
+        "from models import SyncNet_color, Wav2Lip, Wav2Lip_disc_qual\n"
+        "print(before, Wav2Lip.__name__, Wav2Lip_disc_qual.__name__, SyncNet_color.__name__)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                            cwd=REPOSITORY, timeout=300)  # fmt: skip
+    assert result.stdout.split() == ["False", "Wav2Lip", "Wav2Lip_disc_qual", "SyncNet_color"], (
+        result.stderr
+    )
+    with pytest.raises(ImportError, match="nothing"):
+        from models import nothing  # noqa: F401

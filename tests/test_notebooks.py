@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY
 from nbclient import NotebookClient
 
-from media import count_frames
+from media.read import count_frames
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
@@ -54,7 +54,7 @@ def test_kept_without_outputs(path):
 
 
 def test_demo(weights, tmp_path):
-    from synthetic import write_corpus
+    from synthetic.corpus import write_corpus
 
     write_corpus(tmp_path, speakers=3, clips_per_speaker=1, seconds=1.0, size=160, workers=1)
     clips = sorted(tmp_path.rglob("*.mp4"))

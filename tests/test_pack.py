@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
-from clips import UnreadableFrame, open_pack, read_window
+from corpus.clips import UnreadableFrame, open_pack, read_window
 from errors import InputError
 from preparation.pack import pack_clip, pack_root
 

@@ -4,7 +4,7 @@ import pytest
 from test_bad_clips import spoil
 from test_datasets import HP, make_clip, make_root, same
 
-from clips import index_clip
+from corpus.clips import index_clip
 from datasets import SyncNetContrastiveDataset, SyncNetDataset, Wav2LipDataset
 from hparams import HParams
 from preparation.pack import pack_clip

@@ -11,8 +11,8 @@ from conftest import assert_refused, run_script
 from errors import InputError
 from evaluation import make_filelist
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
-from files import file_label
-from video_writer import VideoWriter
+from media.files import file_label
+from media.write import VideoWriter
 
 
 def listed(tmp_path, text, kind="unpaired"):

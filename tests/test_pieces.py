@@ -1,4 +1,4 @@
-"""preparation.pieces: who is followed, where a video is cut; and the timing of what comes out."""
+"""pieces: who is followed, where a video is cut; and the timing of what comes out."""
 
 import json
 from fractions import Fraction

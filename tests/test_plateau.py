@@ -7,7 +7,7 @@ import pytest
 import color_syncnet_train
 import preprocess
 from hparams import HParams
-from plateau import LRS2_LEAVES, STEPS, PlateauWatch
+from training.plateau import LRS2_LEAVES, STEPS, PlateauWatch
 
 STUCK = {"loss": math.log(2) + 0.01, "auc": 0.52}
 

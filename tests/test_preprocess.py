@@ -67,7 +67,7 @@ def test_known_boxes_are_used(synthetic_root, tmp_path):
 
 
 def test_bad_videos_are_counted_and_listed_and_the_good_ones_done(synthetic_root, tmp_path):
-    from video_writer import VideoWriter
+    from media.write import VideoWriter
 
     raw = tmp_path / "raw/a"
     raw.mkdir(parents=True)

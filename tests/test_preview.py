@@ -1,4 +1,4 @@
-"""preview.py: the frames of the whole video, a few of them, on one sheet."""
+"""lipsync/preview.py: the frames of the whole video, a few of them, on one sheet."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from conftest import GOLDEN
 
 from errors import InputError
 from inference import LipSync
-from media import iter_frames
-from preview import write_preview
+from lipsync.preview import write_preview
+from media.read import iter_frames
 
 FACE = str(GOLDEN / "inference" / "face25.mkv")
 SPEECH = str(GOLDEN / "inference" / "speech.wav")

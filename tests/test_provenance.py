@@ -12,13 +12,13 @@ from conftest import GOLDEN, assert_refused, run_script
 
 from errors import InputError
 from inference import LipSync, get_args_parser
-from manifest import read_manifest
-from mark import check_mark, draw_mark
-from media import iter_frames, load_audio
-from options import options_from
+from lipsync.manifest import read_manifest
+from lipsync.mark import check_mark, draw_mark
+from lipsync.options import options_from
+from live.output import ContainerSink, create_sink
+from media.read import iter_frames, load_audio
+from media.write import SYNTHETIC, VideoWriter
 from realtime import LipSyncStream
-from realtime_output import ContainerSink, create_sink
-from video_writer import SYNTHETIC, VideoWriter
 
 FOLDER = GOLDEN / "inference"
 FACE, VIDEO, SPEECH = (str(FOLDER / name) for name in ("face.png", "face25.mkv", "speech.wav"))

@@ -54,7 +54,7 @@ def no_weights(tmp_path, monkeypatch):
 
     nowhere = replace(quality_networks.ALEXNET, url="file:///nowhere/alexnet-owt-7be5be79.pth")
     monkeypatch.setattr(quality_networks, "ALEXNET", nowhere)
-    monkeypatch.setattr("pretrained.CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr("models.pretrained.CHECKPOINTS", tmp_path / "checkpoints")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
 
 

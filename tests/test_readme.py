@@ -207,11 +207,12 @@ def help_of(script: str, *argv: str) -> str:
 
 
 def test_flags_exist():
-    files = [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("evaluation/*.py")]
+    files = [path for place in ("*.py", "*/__main__.py", "evaluation/*.py")
+             for path in REPOSITORY.glob(place)]  # fmt: skip
     scripts = [(str(path.relative_to(REPOSITORY)),) for path in files
                if "run_cli(main, " in path.read_text()]  # fmt: skip
     scripts += [("benchmark.py", part) for part in ("data", "eval", "inference")]
-    text = " ".join(help_of(*script) for script in (*scripts, ("backends.py", "export")))
+    text = " ".join(help_of(*script) for script in (*scripts, ("backends/__main__.py", "export")))
     known = set(re.findall(r"--\w+", text)) | EXTERNAL
     for page in TEXTS:
         used = re.findall(r"(?<![\w-])--[a-z]\w+", (REPOSITORY / page).read_text())

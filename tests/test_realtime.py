@@ -11,7 +11,7 @@ from conftest import GOLDEN
 
 from errors import InputError
 from inference import LipSync
-from media import iter_frames, load_audio
+from media.read import iter_frames, load_audio
 from realtime import LipSyncStream
 
 FOLDER = GOLDEN / "inference"

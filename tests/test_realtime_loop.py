@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from errors import InputError
-from media import iter_frames, load_audio
-from realtime_loop import run_live
-from realtime_output import ContainerSink, FileSink, create_sink
-from speech_stream import SpeechStream
+from live.loop import run_live
+from live.output import ContainerSink, FileSink, create_sink
+from live.speech import SpeechStream
+from media.read import iter_frames, load_audio
 
 
 class Clock:

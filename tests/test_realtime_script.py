@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import GOLDEN, REPOSITORY, assert_refused, run_script
 
-from media import iter_frames, load_audio
+from media.read import iter_frames, load_audio
 
 FOLDER = GOLDEN / "inference"
 FACE, VIDEO, SPEECH = (str(FOLDER / name) for name in ("face.png", "face25.mkv", "speech.wav"))

@@ -11,8 +11,8 @@ import pytest
 from conftest import GOLDEN
 
 from errors import InputError
-from media import load_audio
-from realtime_sound import Inbox, Sound, file_pieces, open_sound, stdin_pieces
+from live.sound import Inbox, Sound, file_pieces, open_sound, stdin_pieces
+from media.read import load_audio
 
 FOLDER = GOLDEN / "inference"
 FACE, VIDEO, SPEECH = (str(FOLDER / name) for name in ("face.png", "face25.mkv", "speech.wav"))

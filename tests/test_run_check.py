@@ -12,10 +12,8 @@ import hq_wav2lip_train
 import wav2lip_train
 from datasets import SyncNetDataset, Wav2LipDataset
 from errors import InputError
-from evaluation.expert_validation import SHIFTS, PairCosines
 from hparams import HParams, load_training_hparams
-from precision import NonFiniteLoss
-from run_check import (
+from training.check import (
     WARM_UP,
     check_accuracy,
     check_expert,
@@ -24,6 +22,8 @@ from run_check import (
     small_batch,
     time_steps,
 )
+from training.expert_validation import SHIFTS, PairCosines
+from training.precision import NonFiniteLoss
 
 CPU = torch.device("cpu")
 
@@ -76,7 +76,7 @@ def test_small_batch_has_both_labels(tmp_path):
 def test_step_time_and_the_wait_for_data(monkeypatch):
     """In simulated seconds."""
     now, stepped = [0.0], []
-    monkeypatch.setattr("run_check.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr("training.check.time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     def batches():
         for number in itertools.count():
@@ -98,7 +98,7 @@ def test_step_time_and_the_wait_for_data(monkeypatch):
 
 @pytest.mark.parametrize("loss", ["bce", "contrastive"])
 def test_check_of_an_expert(preprocessed_root, synthetic_root, tmp_path, monkeypatch, capsys, loss):
-    monkeypatch.setattr("run_check.TIMED_SECONDS", 0.5)
+    monkeypatch.setattr("training.check.TIMED_SECONDS", 0.5)
     where = (color_syncnet_train, preprocessed_root, synthetic_root, tmp_path)
     found = check_expert(*arguments(*where, syncnet_loss=loss, accumulation=3))
     assert found["overfit_steps"] < 100 and 0 <= found["wait"] <= 1
@@ -113,10 +113,10 @@ def test_check_of_an_expert(preprocessed_root, synthetic_root, tmp_path, monkeyp
 def test_check_of_a_generator(
     preprocessed_root, synthetic_root, tmp_path, trained_expert, monkeypatch, capsys, quality
 ):
-    monkeypatch.setattr("run_check.TIMED_STEPS", 2)
-    monkeypatch.setattr("run_check.GENERATOR_BOUND", 0.15)  # seconds instead of a minute
-    monkeypatch.setattr("run_check.LEAST_ACCURACY", 0.0)
-    monkeypatch.setattr("run_check.EXPERT_WINDOWS", 16)
+    monkeypatch.setattr("training.check.TIMED_STEPS", 2)
+    monkeypatch.setattr("training.check.GENERATOR_BOUND", 0.15)  # seconds instead of a minute
+    monkeypatch.setattr("training.check.LEAST_ACCURACY", 0.0)
+    monkeypatch.setattr("training.check.EXPERT_WINDOWS", 16)
     script = hq_wav2lip_train if quality else wav2lip_train
     where = (script, preprocessed_root, synthetic_root, tmp_path)
     expert = ("--syncnet_checkpoint_path", trained_expert)
@@ -130,7 +130,7 @@ def test_check_of_a_generator(
 
 def test_data_from_which_nothing_can_be_learned(tmp_path, monkeypatch):
     """Still pictures without a sound."""
-    monkeypatch.setattr("run_check.OVERFIT_STEPS", 40)  # where it can be learned, 10 do
+    monkeypatch.setattr("training.check.OVERFIT_STEPS", 40)  # where it can be learned, 10 do
     for name in ("a/1", "b/1"):
         folder = make_clip(tmp_path / "data" / name)
         for picture in list(folder.glob("*.jpg"))[1:]:
@@ -179,7 +179,7 @@ def made(cosine_of, windows=8):
 def test_what_to_do_about_an_expert(
     preprocessed_root, synthetic_root, tmp_path, monkeypatch, cosine_of, words
 ):
-    monkeypatch.setattr("evaluation.expert_validation.pair_cosines", lambda *_: made(cosine_of))
+    monkeypatch.setattr("training.expert_validation.pair_cosines", lambda *_: made(cosine_of))
     args, hp = arguments(
         wav2lip_train, preprocessed_root, synthetic_root, tmp_path,
         "--syncnet_checkpoint_path", "e.pth",
@@ -190,7 +190,7 @@ def test_what_to_do_about_an_expert(
     for word in [*words, data]:
         assert word in str(error.value)
     good = made(lambda shift: 0.9 if shift == 0 else 0.1)
-    monkeypatch.setattr("evaluation.expert_validation.pair_cosines", lambda *_: good)
+    monkeypatch.setattr("training.expert_validation.pair_cosines", lambda *_: good)
     assert check_accuracy(None, args, hp, CPU)["expert_accuracy"] == 1
 
 

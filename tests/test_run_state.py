@@ -16,8 +16,8 @@ from conftest import REPOSITORY, TINY, train
 
 from hparams import HParams, load_hparams
 from models import create_model
-from precision import Ema, NonFiniteLoss, Precision
-from run_state import Checkpoints
+from training.precision import Ema, NonFiniteLoss, Precision
+from training.state import Checkpoints
 from wav2lip_train import sync_weight
 
 EXPERT = "color_syncnet_train.py"

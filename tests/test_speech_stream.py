@@ -7,7 +7,7 @@ import pytest
 
 from audio import speech_chunks
 from errors import InputError
-from speech_stream import SAMPLE_RATE, SpeechStream
+from live.speech import SAMPLE_RATE, SpeechStream
 
 
 def speech(seconds, seed=0):

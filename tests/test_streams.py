@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from streams import ahead
+from media.streams import ahead
 
 
 def counted(limit: int, seen: list, closed: list):

@@ -9,7 +9,7 @@ import torch
 
 from audio import load_wav, melspectrogram, save_wav
 from errors import InputError
-from evaluation.sync_offset import Expert, clip_offset
+from experts.offset import Expert, clip_offset
 from hparams import HParams
 from preparation import sync
 from preparation.sync import correct_root, delayed, undo_root, write_mel

@@ -5,7 +5,7 @@ import torch
 from test_sync import EXPERT, HP, write_clip
 
 from errors import InputError
-from evaluation.sync_offset import clip_offset, offset_of
+from experts.offset import clip_offset, offset_of
 
 
 @pytest.mark.parametrize("late", [7, -5, 0, 15, -15])

@@ -9,7 +9,7 @@ from fill import fill
 
 from audio import load_wav
 from errors import InputError
-from evaluation.sync_offset import clip_offset, embed_v2, load_expert, lse, window_count
+from experts.offset import clip_offset, embed_v2, load_expert, lse, window_count
 from hparams import HParams
 from models import create_model
 from models.syncnet_v2 import mfcc, mfcc_windows

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-import synthetic
 from errors import InputError
 from evaluation.mouth import mouth_opening
-from synthetic_voice import BILABIAL, SILENCE, VOWELS, make_speech, make_voice, vowel_opening
+from synthetic import corpus as synthetic
+from synthetic.voice import BILABIAL, SILENCE, VOWELS, make_speech, make_voice, vowel_opening
 
 SECONDS = 2.0
 
@@ -157,7 +157,7 @@ def test_centerface_finds_the_true_box(clips):
 
 
 def test_corpus_files(corpus):
-    from media import iter_frames, load_audio, probe
+    from media.read import iter_frames, load_audio, probe
 
     names = {
         name: (corpus / "filelists" / f"{name}.txt").read_text().split()

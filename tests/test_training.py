@@ -16,8 +16,8 @@ import hq_wav2lip_train
 import wav2lip_train
 from hparams import HParams
 from models import create_model
-from precision import Precision
-from training import EndlessSampler, freeze, set_learning_rates
+from training.precision import Precision
+from training.setup import EndlessSampler, freeze, set_learning_rates
 
 golden = json.loads((GOLDEN / "train_public.json").read_text())
 SEED = golden["seed"]
@@ -225,7 +225,11 @@ SCRIPTS = (color_syncnet_train, wav2lip_train, hq_wav2lip_train)
 def test_scripts_check_or_train(script, monkeypatch):
     called = []
     monkeypatch.setattr(script, "load_training_hparams", lambda _: "hp")
-    for name in ("run_check.check_expert", "run_check.check_generator", f"{script.__name__}.train"):
+    for name in (
+        "training.check.check_expert",
+        "training.check.check_generator",
+        f"{script.__name__}.train",
+    ):
         monkeypatch.setattr(name, lambda *given, **options: called.append((*given, options)))
     args = SimpleNamespace(check=True, device="cpu")
     script.main(args)
@@ -249,7 +253,7 @@ def test_wrong_hparams_are_told_before_torch_is_imported():
 
 
 def test_log_averages_and_keeps_the_last_steps(tmp_path):
-    from run_log import RunLog
+    from training.log import RunLog
 
     args = SimpleNamespace(experiment="run", checkpoint_dir=tmp_path / "c", log_dir=tmp_path)
     log = RunLog(args, HParams(log_interval=2))
@@ -273,8 +277,8 @@ def test_perceptual_loss_is_that_of_the_processes_which_have_windows(monkeypatch
     """Two processes, the other without a window."""
     first = ({}, torch.zeros(1))
     monkeypatch.setattr(wav2lip_train, "validate", lambda *_: ({"l1": 0.5}, first))
-    monkeypatch.setattr("distributed.world_size", lambda: 2)
-    monkeypatch.setattr("distributed.sum_of", lambda values: values)  # the other's are 0
+    monkeypatch.setattr("training.distributed.world_size", lambda: 2)
+    monkeypatch.setattr("training.distributed.sum_of", lambda values: values)  # the other's are 0
     disc = torch.nn.Identity()
     disc.perceptual_forward = lambda frames: torch.tensor(3.0)
     scores, _ = hq_wav2lip_train.validate(None, disc, None, [], None, Precision())
@@ -286,10 +290,10 @@ def test_one_process_of_several_says_that_it_is_stuck(
     main, preprocessed_root, synthetic_root, tmp_path, monkeypatch
 ):
     said = []
-    monkeypatch.setattr("plateau.PlateauWatch.feed", lambda *_: "stuck")
-    monkeypatch.setattr("training.logger.warning", said.append)
+    monkeypatch.setattr("training.plateau.PlateauWatch.feed", lambda *_: "stuck")
+    monkeypatch.setattr("training.setup.logger.warning", said.append)
     monkeypatch.setattr("logging.basicConfig", lambda **_: None)
-    monkeypatch.setattr("distributed.is_main", lambda: main)
+    monkeypatch.setattr("training.distributed.is_main", lambda: main)
     argv = ["--data_root", preprocessed_root, "--filelists", synthetic_root / "filelists",
             "--checkpoint_dir", tmp_path / "ckpt", "--log_dir", tmp_path / "runs",
             "--device", "cpu", "--hparams", *TINY, "nsteps=1"]  # fmt: skip

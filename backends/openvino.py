@@ -1,0 +1,171 @@
+"""OpenVINO, the fastest engine on a CPU: float32, or int8 calibrated on the user's own frames."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backends.api import Backend, require_package
+from errors import InputError
+
+if TYPE_CHECKING:
+    import openvino
+    from torch import nn
+
+MIN_CALIBRATION = 32  # frames
+MAX_CALIBRATION = 300  # frames; NNCF's own default
+HELD_OUT = 4  # of so many frames one tests what the others calibrated
+MIN_SSIM = 0.98  # int8 against float32
+
+# Importing OpenVINO or NNCF reports home unless this package, which does it, is absent
+sys.modules.setdefault("openvino_telemetry", None)
+
+
+@functools.cache
+def _core() -> openvino.Core:
+    """One for the process, its CPU plugin loaded. Each plugin gives the thread a signal stack.
+    Where plugins go in another order than they came, one frees the stack in use, and the next
+    signal that Python handles, Ctrl-C say, ends the process without a word.
+    """
+    import openvino
+
+    core = openvino.Core()
+    core.get_versions("CPU")
+    return core
+
+
+class OpenVINOBackend(Backend):
+    """OpenVINO on the CPU. Each network is converted when first used, which takes seconds."""
+
+    name = "openvino"
+    precision = "float32"
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self._ov = require_package("openvino", "the openvino back end", "openvino")
+        _core()  # before NNCF makes its own
+        self._model = model
+        self._requests: dict[str, openvino.InferRequest] = {}
+
+    def describe(self) -> str:
+        return f"openvino {self._ov.__version__.split('-')[0]}, {self.precision}, CPU"
+
+    def _run(self, part: str, *inputs: np.ndarray) -> tuple:
+        if part not in self._requests:
+            self._requests[part] = self.compiled(self.converted(part, inputs))
+        request = self._requests[part]
+        request.infer([np.ascontiguousarray(x) for x in inputs], share_inputs=True)
+        outputs = (tensor.data for tensor in request.output_tensors)
+        return tuple(x.copy() if part == "encode" else x for x in outputs)
+
+    def converted(self, part: str, inputs: tuple) -> openvino.Model:
+        """A network of torch.py for any number of frames; inputs: an example."""
+        import torch
+
+        from backends.torch import NETWORKS, example, on_cpu
+
+        network = NETWORKS[part](on_cpu(self._model)).eval()
+        tensors, free = example(part, inputs)
+        shapes = [
+            (self._ov.PartialShape([-1 if any_number else 1, *x.shape[1:]]), self._ov.Type(x.dtype))
+            for x, any_number in zip(inputs, free, strict=True)
+        ]
+        with warnings.catch_warnings(), torch.no_grad():
+            # torch.jit is deprecated, but OpenVINO's own way in; torch.export takes longer
+            warnings.simplefilter("ignore")
+            traced = torch.jit.freeze(torch.jit.trace(network, tensors, check_trace=False))
+            return self._ov.convert_model(traced, example_input=tensors, input=shapes)
+
+    def compiled(self, model: openvino.Model) -> openvino.InferRequest:
+        import torch
+
+        settings = {
+            # the default is bfloat16 where the processor has it: off by more than a grey level
+            "INFERENCE_PRECISION_HINT": "f32",
+            # "THROUGHPUT" computes batches side by side: about as fast, but one alone gets one core
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "ENABLE_CPU_PINNING": False,  # video decoding, encoding and other programs run beside
+        }
+        return _core().compile_model(model, "CPU", settings).create_infer_request()
+
+
+class Int8Backend(OpenVINOBackend):
+    """What `quantized` makes. A still face goes through the whole network."""
+
+    precision = "int8"
+
+    def __init__(self, model: nn.Module, whole: openvino.Model) -> None:
+        super().__init__(model)
+        self.splits = False
+        self._requests["whole"] = self.compiled(whole)
+
+
+def quantized(
+    backend: OpenVINOBackend, calibration: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> Int8Backend:
+    """`backend` in int8 (NNCF, post-training): weights a channel each, activations by their range
+    over the calibration's frames.
+
+    calibration: batches of (faces, mels) as for `generate`, MIN_CALIBRATION frames or more. Every
+    HELD_OUT-th frame is kept out of it: InputError where int8 and float32 pictures of those have a
+    mean SSIM below MIN_SSIM.
+    """
+    faces, mels = _frames(calibration)
+    # NNCF imports a part of torch that warns of a missing CUDA
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    nncf = require_package("nncf", "int8", "nncf")
+    held_out = np.arange(len(faces)) % HELD_OUT == HELD_OUT - 1
+    used = [(faces[i : i + 1], mels[i : i + 1]) for i in np.flatnonzero(~held_out)]
+    model = backend.converted("whole", (faces[:1], mels[:1]))
+    nncf.set_log_level(logging.WARNING)
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+        model = nncf.quantize(
+            model,
+            nncf.Dataset(used, list),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(used),
+        )
+    result = Int8Backend(backend._model, model)
+    inputs = faces[held_out], mels[held_out]
+    pictures = (engine.generate(*inputs)[..., :3] for engine in (backend, result))
+    score = mean_ssim(*pictures)
+    if not score >= MIN_SSIM:
+        raise InputError(
+            f"int8 is refused: its pictures have SSIM {score:.4f} with those of float32 on "
+            f"{held_out.sum()} of your frames, below {MIN_SSIM}"
+        )
+    return result
+
+
+def _frames(calibration: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The first MAX_CALIBRATION frames of the batches; InputError below MIN_CALIBRATION."""
+    faces: list[np.ndarray] = []
+    mels: list[np.ndarray] = []
+    for some_faces, some_mels in calibration:
+        faces += list(some_faces)
+        mels += list(some_mels)
+        if len(faces) >= MAX_CALIBRATION:
+            break
+    if len(faces) < MIN_CALIBRATION:
+        raise InputError(f"int8 needs {MIN_CALIBRATION} frames to calibrate on, got {len(faces)}")
+    mels = mels[:MAX_CALIBRATION]
+    return np.stack(faces[:MAX_CALIBRATION]), np.stack(mels).astype(np.float32)
+
+
+def mean_ssim(truth: np.ndarray, generated: np.ndarray) -> float:
+    """Of frames uint8 BGR (N, H, W, 3)."""
+    import torch
+
+    from evaluation.quality_metrics import Batch, Picture
+
+    batch = Batch(truth, generated, [None] * len(truth), 0)
+    return float(np.mean(Picture(torch.device("cpu"))(batch)["ssim"]))

@@ -1,0 +1,1 @@
+"""The parts of benchmark.py: each measures one thing and writes one table."""

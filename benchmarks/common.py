@@ -1,0 +1,190 @@
+"""What the benchmarks share: the machine's name, tables, clocks, and a talking face."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import importlib.metadata
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+from errors import InputError
+
+# torch, OpenCV and PyAV are imported inside the functions, so that --help answers at once
+
+PACKAGES = ("torch", "openvino", "onnxruntime", "opencv-python", "av")
+TALK_SIZE = (1280, 720)  # width, height
+CYCLE = 8  # seconds of synthetic talk; longer videos repeat them
+K = TypeVar("K", bound=Hashable)
+
+
+def machine() -> str:
+    """The processor's name and how many of its cores this process may use."""
+    name = "unknown processor"
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+def circumstances() -> dict:
+    """Machine, date, threads, how busy the machine was, and versions: for the JSON."""
+    import torch
+
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "machine": machine(),
+        "gpu": gpu,
+        "date": datetime.date.today().isoformat(),
+        "threads": torch.get_num_threads(),
+        "load_at_start": round(os.getloadavg()[0], 1),  # runnable threads, others' included
+        "versions": versions,
+    }
+
+
+def headline(title: str, facts: dict) -> str:
+    """Two lines: where and when, and with what."""
+    where = facts["machine"] + (f", {facts['gpu']}" if facts["gpu"] else "")
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return (
+        f"{title}: {where}, {facts['threads']} threads, {facts['date']}, "
+        f"load {facts['load_at_start']:g} at the start\n{versions}"
+    )
+
+
+def print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A Markdown table, its first column left and the others right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    for row in (header, rule, *rows):
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def number(value: float | None) -> str:
+    """Three digits that count, "-" for None."""
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def write_report(path: str | None, facts: dict, content: dict) -> None:
+    """The JSON of a benchmark, where one is asked for."""
+    from media.files import write_json
+
+    if path is None:
+        return
+    try:
+        write_json(path, facts | content, indent=2)
+    except OSError as error:
+        raise InputError(f"--json {path} cannot be written ({error.strerror})") from error
+
+
+def require_writable(path: str | None) -> None:
+    """Before minutes of measuring: InputError where --json names no place to write to."""
+    if path is not None and (
+        os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or ".")
+    ):
+        raise InputError(f"--json {path} cannot be written: it is a folder, or in none")
+
+
+def best_times(steps: Mapping[K, Callable[[], object]], repeats: int, what: str) -> dict[K, float]:
+    """Seconds of each step, the best of `repeats` rounds; each round takes every step once, so that
+    what else the machine does meets them alike.
+    """
+    from tqdm import tqdm
+
+    best = dict.fromkeys(steps, math.inf)
+    rounds = [(key, step) for _ in range(repeats) for key, step in steps.items()]
+    for key, step in tqdm(rounds, what, disable=not sys.stderr.isatty()):
+        start = time.perf_counter()
+        step()
+        best[key] = min(best[key], time.perf_counter() - start)
+    return best
+
+
+def random_checkpoint(path: str, name: str) -> str:
+    """A full-size model's file with weights as they are drawn: time does not depend on them."""
+    import torch
+
+    from models import create_model
+    from models.checkpoint import describe_model, save_checkpoint
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = create_model(name)
+    content = {"state_dict": model.state_dict()}
+    if name != "SyncNet_v2":  # its files say nothing of themselves
+        content["model"] = describe_model(model)
+    save_checkpoint(path, content)
+    return path
+
+
+def write_talk(folder: str, seconds: float) -> tuple[str, str]:
+    """A synthetic speaker in a video of at least `seconds`, and as many of speech: two paths.
+
+    CYCLE seconds are drawn and encoded, and repeated.
+    """
+    import cv2
+    import numpy as np
+
+    from audio import save_wav
+    from media.write import VideoWriter
+    from synthetic.corpus import FPS, SAMPLE_RATE, synthesize_clip
+
+    frames, wave, _ = synthesize_clip(0, 0, 1, min(seconds, CYCLE), (256,))
+    cycle = os.path.join(folder, "cycle.mp4")
+    width, height = TALK_SIZE
+    left = (width - height) // 2
+    with VideoWriter(cycle, FPS) as writer:
+        for frame in frames:
+            canvas = np.full((height, width, 3), 110, np.uint8)
+            canvas[:, left : left + height] = cv2.resize(frame, (height, height))
+            writer.write(canvas)
+    samples = round(seconds * SAMPLE_RATE)
+    speech = os.path.join(folder, "speech.wav")
+    save_wav(np.resize(wave, samples), speech)
+    video = os.path.join(folder, "face.mp4")
+    repeat_video(cycle, video, math.ceil(seconds * FPS / len(frames)))
+    return video, speech
+
+
+def repeat_video(source: str, path: str, times: int) -> None:
+    """The pictures of `source` so many times, without encoding them again."""
+    import av
+
+    with av.open(source) as first, av.open(path, "w") as out:
+        stream = first.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        for index in range(times):
+            first.seek(0)
+            for packet in first.demux(stream):
+                if packet.dts is None:  # the end
+                    continue
+                packet.pts += index * stream.duration
+                packet.dts += index * stream.duration
+                packet.stream = copy
+                out.mux(packet)
+
+
+def positive_float(text: str) -> float:
+    """A number above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value

@@ -1,0 +1,204 @@
+"""How fast the data sets hand out training samples: `python benchmark.py data`."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import math
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.common import machine, print_table
+from errors import InputError
+from hparams import HParams
+
+# torch and OpenCV are imported inside the functions, so that --help answers at once
+
+CROP = 120  # px, about an LRS2 face
+CLIP_SECONDS = 8
+SPAN = 0.2  # seconds; of many such spans the best counts: in the others somebody else was busy too
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data_root", help="preprocessed clips; default: synthetic ones, made for the occasion"
+    )
+    parser.add_argument("--filelists", help="folder with train.txt; needed with --data_root")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="for each figure; default %(default)g"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="of the loader, at least 1; default %(default)s"
+    )
+    parser.add_argument(
+        "--clips", type=int, default=8, help="synthetic clips of 8 s; default %(default)s"
+    )
+
+
+def data_benchmark(args: argparse.Namespace) -> None:
+    """Print samples a second, from JPEGs and from packs, and what a loader's worker takes."""
+    if args.seconds <= 0 or args.workers < 1 or args.clips < 1:
+        raise InputError("--seconds must be above 0, --workers and --clips at least 1")
+    if bool(args.data_root) != bool(args.filelists):
+        raise InputError("--data_root and --filelists belong together")
+    import cv2
+    import torch
+
+    cv2.setNumThreads(0)  # "one process" is to mean one thread
+    torch.set_num_threads(1)
+    workers = f"{args.workers} worker{'s' * (args.workers > 1)}"
+    header = ("samples", "one process /s", f"{workers} /s", "MB a worker", "its own MB")
+    with tempfile.TemporaryDirectory() as folder:
+        if args.data_root is None:
+            write_clips(folder, args.clips)
+        rows = data_rows(args.data_root or folder, args.filelists or folder, args)
+        print(f"{machine()}: training samples a second")
+        print_table(header, rows)
+    print(
+        f"One process: the best {SPAN:g} s of {args.seconds:g}; workers: the mean. MB a worker: "
+        "a page that n processes share counts 1/n; its own MB: pages that it shares with none."
+    )
+
+
+def write_clips(root: str, clips: int) -> None:
+    """Synthetic clips of 8 s below `root` as preprocess.py leaves them, with crops of LRS2's size,
+    packed beside their JPEGs, and train.txt.
+    """
+    import cv2
+    import numpy as np
+    from tqdm import tqdm
+
+    from audio import melspectrogram, save_wav
+    from preparation.pack import pack_clip
+    from synthetic.corpus import clip_name, synthesize_clip
+
+    for speaker in tqdm(range(clips), desc="clips", disable=not sys.stderr.isatty()):
+        frames, wave, truth = synthesize_clip(0, speaker, 1, CLIP_SECONDS, (256,))
+        folder = os.path.join(root, clip_name(speaker, 1))
+        os.makedirs(folder)
+        for number, (frame, box) in enumerate(zip(frames, truth["boxes"], strict=True)):
+            x1, y1, x2, y2 = map(int, box)
+            crop = cv2.resize(frame[y1:y2, x1:x2], (CROP, CROP), interpolation=cv2.INTER_CUBIC)
+            path = os.path.join(folder, f"{number}.jpg")
+            cv2.imwrite(path, crop, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        save_wav(wave, os.path.join(folder, "audio.wav"))
+        np.save(os.path.join(folder, "mel.npy"), melspectrogram(wave).T)
+        pack_clip(folder)
+    with open(os.path.join(root, "train.txt"), "w", encoding="utf-8") as file:
+        file.writelines(f"{clip_name(speaker, 1)}\n" for speaker in range(clips))
+
+
+def data_rows(root: str, filelists: str, args: argparse.Namespace) -> list[tuple[str, ...]]:
+    """A row of the table for each way in which samples of `root` can be read."""
+    from tqdm import tqdm
+
+    from datasets import SyncNetDataset, Wav2LipDataset
+
+    hp = HParams(num_workers=args.workers)
+    rows = []
+    bar = tqdm(desc="rows", disable=not sys.stderr.isatty())
+    for name, kind in {"generator": Wav2LipDataset, "expert": SyncNetDataset}.items():
+        dataset = kind(root, "train", hp, filelists)
+        clips = dataset.clips
+        packs = [clip for clip in clips if clip.packed]
+        jpegs = [clip for clip in clips if os.path.exists(clip.frame_path(clip.frames[0]))]
+        for way, chosen in (("JPEG", jpegs), ("packed", packs)):
+            for clip in chosen:
+                clip.packed = way == "packed"
+            if chosen:
+                dataset.clips = chosen
+                rows.append(measure(f"{name}, {way}", dataset, hp, args.seconds))
+                bar.update()
+        heard = [c for c in jpegs if os.path.exists(os.path.join(c.folder, "audio.wav"))]
+        if name == "generator" and heard:
+            released = ReleasedWay(heard, hp)
+            rows.append(measure(f"{name}, released way", released, hp, args.seconds))
+            bar.update()
+    bar.close()
+    return rows
+
+
+@dataclass
+class ReleasedWay:
+    """The generator's samples with the work that the released loader does for each: it lists the
+    folder, decodes the ten crops in full, and makes the mel of the whole clip from its audio.wav.
+    """
+
+    clips: list
+    hp: HParams
+    bad_clips: int = 0
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        import librosa
+        import numpy as np
+
+        from audio import melspectrogram
+        from corpus.clips import get_window, read_window
+        from datasets import crop_audio_window, get_segmented_mels
+
+        clip, hp = self.clips[key[1]], self.hp
+        listed = set(glob.glob(os.path.join(clip.folder, "*.jpg")))
+        early = clip.usable[: len(clip.usable) // 2 + 1]  # where any mel of the clip has its rows
+        start, wrong = map(int, np.random.default_rng(key).choice(early, 2))
+        windows = []
+        for first in (start, wrong):
+            paths = [path for path in get_window(clip.frame_path(first)) if path in listed]
+            window = read_window(paths, hp.img_size).astype(np.float32) / 255
+            windows.append(window.transpose(3, 0, 1, 2))  # (3, T, H, W)
+        wav, _ = librosa.load(os.path.join(clip.folder, "audio.wav"), sr=hp.sample_rate)
+        mel = melspectrogram(wav, hp).T  # (rows, 80)
+        masked = windows[0].copy()
+        masked[:, :, hp.img_size // 2 :] = 0
+        return {
+            "x": np.concatenate([masked, windows[1]]),
+            "indiv_mels": get_segmented_mels(mel, start).transpose(0, 2, 1)[:, None],
+            "mel": crop_audio_window(mel, start).T[None],
+            "y": np.ascontiguousarray(windows[0]),
+        }
+
+
+def measure(name: str, dataset, hp: HParams, seconds: float) -> tuple[str, ...]:
+    """One row: samples a second in this process and through a loader, and memory of its workers."""
+    from training.setup import EndlessSampler, train_batches
+
+    keys = iter(EndlessSampler(len(dataset), hp.seed))
+    spans = range(math.ceil(seconds / SPAN))
+    alone = max(rate(lambda: dataset[next(keys)], min(seconds, SPAN)) for _ in spans)
+    batches = train_batches(dataset, hp.batch_size, hp, 0)
+    for _ in range(4 * hp.num_workers + 1):  # the workers start; more than they may keep ready
+        next(batches)
+    loaded = rate(lambda: next(batches), seconds) * hp.batch_size
+    proportional, own = worker_memory()
+    batches.close()
+    if dataset.bad_clips:
+        raise InputError(f"{dataset.bad_clips} clips could not be read: measure sound ones")
+    return (name, f"{alone:.0f}", f"{loaded:.0f}", f"{proportional:.0f}", f"{own:.0f}")
+
+
+def rate(step: Callable[[], object], seconds: float) -> float:
+    """Calls of `step` a second, over a span of at least `seconds`, after one call."""
+    step()
+    start, count, took = time.perf_counter(), 0, 0.0
+    while took < seconds:
+        step()
+        count, took = count + 1, time.perf_counter() - start
+    return count / took
+
+
+def worker_memory() -> tuple[float, float]:
+    """MB of the greediest child process: (proportional set size, what it shares with nobody)."""
+    found = []
+    for worker in multiprocessing.active_children():
+        with open(f"/proc/{worker.pid}/smaps_rollup", encoding="utf-8") as file:
+            sizes = dict(line.split(":", 1) for line in file if " kB" in line)
+        size = {name: int(text.split()[0]) / 1024 for name, text in sizes.items()}
+        found.append((size["Pss"], size["Private_Clean"] + size["Private_Dirty"]))
+    return max(found)

@@ -1,0 +1,155 @@
+"""The generator alone, by batch size and precision, against what a matrix product reaches."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import time
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from backends.api import Backend
+from benchmarks.common import (
+    best_times,
+    circumstances,
+    headline,
+    number,
+    print_table,
+    write_report,
+)
+
+# torch is imported inside the functions, so that --help answers at once
+
+SPAN = 0.5  # seconds, about, for each figure of each round
+K = TypeVar("K", bound=Hashable)
+
+
+def generator_benchmark(checkpoint: str, args: argparse.Namespace) -> None:
+    """Print frames a second and TFLOP/s of the released way and of our back ends."""
+    import torch
+
+    from backends.torch import TorchBackend
+    from benchmarks.engines import make_engines
+    from models.checkpoint import load_generator
+    from training.setup import select_device
+
+    facts, device = circumstances(), select_device(args.device)
+    gpu = device.type == "cuda"
+    operations = frame_flop(load_generator(checkpoint))
+    engines: dict[tuple[str, str], Backend] = {
+        (name, "float32"): engine
+        for name, engine in make_engines(checkpoint, device, () if gpu else args.backends).items()
+    }
+    for precision in ("float32", "float16") if gpu else ():  # no CPU is faster in half
+        half = precision == "float16"
+        engines["torch", precision] = TorchBackend(load_generator(checkpoint), device, half)
+    for engine in engines.values():
+        engine.chunk = None  # the batch is what is asked for
+    peaks = {
+        precision: matmul_flops(device, getattr(torch, precision), args.repeats)
+        for _, precision in engines
+    }
+    rows = sweep(engines, sorted(set(args.batches)), operations, peaks, args.repeats)
+    print(headline(f"generator alone, {operations / 1e9:.2f} GFLOP a frame, on {device}", facts))
+    table = [
+        (
+            f"{row['way']}, {row['precision']}",
+            str(row["batch"]),
+            number(row["ms_per_batch"]),
+            number(row["frames_per_second"]),
+            number(row["tflops"]),
+            f"{100 * row['share_of_matmul']:.1f}",
+        )
+        for row in rows
+    ]
+    print_table(("way", "batch", "ms a batch", "frames/s", "TFLOP/s", "% of matmul"), table)
+    reached = ", ".join(f"{name} {number(flops / 1e12)}" for name, flops in peaks.items())
+    print(
+        f"Bytes to bytes, transfers included. A large matrix product reaches, TFLOP/s: {reached}. "
+        "TFLOP/s of a way: frames/s times the network's operations."
+    )
+    content = {"gflop_per_frame": operations / 1e9, "generator": rows}
+    content["matmul_tflops"] = {name: flops / 1e12 for name, flops in peaks.items()}
+    write_report(args.json, facts, content)
+
+
+def frame_flop(model) -> int:
+    """Floating-point operations (a multiplication and an addition are two) of one frame."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    audio, face = torch.zeros(1, 1, 80, 16), torch.zeros(1, 6, model.img_size, model.img_size)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(audio, face)
+    return counter.get_total_flops()
+
+
+def matmul_flops(device, dtype, repeats: int) -> float:
+    """Operations a second of a large matrix product. In float32 on a GPU: TF32, which cuDNN's
+    convolutions take by default.
+    """
+    import torch
+
+    side = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if device.type == "cuda" else before)
+
+    def multiply() -> None:
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    try:
+        return 2 * side**3 / call_seconds({"": multiply}, repeats, "matmul")[""]
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def sweep(
+    engines: dict[tuple[str, str], Backend],
+    batches: Sequence[int],
+    operations: int,
+    peaks: dict[str, float],
+    repeats: int,
+) -> list[dict]:
+    """A row for each engine (way, precision) and batch size, on noise: time does not depend on
+    what the faces and mel windows hold.
+    """
+    random, steps = np.random.default_rng(0), {}
+    for batch in batches:
+        for (way, precision), engine in engines.items():
+            size = engine.img_size
+            faces = random.integers(0, 256, (batch, size, size, 3), np.uint8)
+            mels = random.uniform(-4, 4, (batch, 80, 16)).astype(np.float32)
+            steps[way, precision, batch] = functools.partial(engine.generate, faces, mels)
+    rows = []
+    for (way, precision, batch), seconds in call_seconds(steps, repeats, "batches").items():
+        row = {"way": way, "precision": precision, "batch": batch, "ms_per_batch": 1000 * seconds}
+        row["frames_per_second"] = batch / seconds
+        row["tflops"] = operations * batch / seconds / 1e12
+        row["share_of_matmul"] = operations * batch / seconds / peaks[precision]
+        rows.append(row)
+    return rows
+
+
+def call_seconds(steps: dict[K, Callable[[], object]], repeats: int, what: str) -> dict[K, float]:
+    """Seconds of a call of each step, after two calls, over SPAN, the best of `repeats` rounds."""
+    calls = {}
+    for key, step in steps.items():
+        step()
+        step()  # a GPU records its graph at the second one
+        start = time.perf_counter()
+        step()
+        calls[key] = math.ceil(SPAN / max(time.perf_counter() - start, 1e-6))
+
+    def repeat(step: Callable[[], object], count: int) -> None:
+        for _ in range(count):
+            step()
+
+    repeated = {key: functools.partial(repeat, step, calls[key]) for key, step in steps.items()}
+    took = best_times(repeated, repeats, what)
+    return {key: seconds / calls[key] for key, seconds in took.items()}

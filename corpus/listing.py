@@ -1,0 +1,225 @@
+"""Which videos there are, what their clips are called, and who is in which split."""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from errors import InputError
+from media.files import replacing
+
+VIDEO_ENDINGS = (
+    *(".mp4", ".mpg", ".mpeg", ".avi", ".mov", ".mkv", ".webm"),
+    *(".m4v", ".flv", ".ts", ".mts", ".wmv", ".3gp"),
+)
+PART = ".part"  # a clip in the making lies in <name>.part
+LRS2_NAME = re.compile(r"[^/]+/\d{5}")
+LIST_LINE = 4096  # characters; no path is longer, and a list of paths is not some other big file
+SPLITS = ("train", "val", "test")
+
+
+def find_videos(data_root: str) -> list[tuple[str, str]]:
+    """(clip name, path) of every video of `data_root`, sorted by name.
+
+    data_root: a folder (searched to the bottom), one video, or a text file with a path a line,
+    relative to that file. The clip's name is its path below the root without the ending
+    (`dir/video`); blanks become `_`, because a filelist ends a name at a blank. In LRS2's top
+    folder (mvlrs_v1) only `main` is used (paper section 4). InputError where two videos would
+    become one clip.
+    """
+    if os.path.isdir(data_root):
+        if os.path.basename(os.path.normpath(data_root)) == "mvlrs_v1":
+            data_root = os.path.join(data_root, "main")
+        paths, base = list(_walk(data_root)), os.path.abspath(data_root)
+        where = f"no video ({' '.join(VIDEO_ENDINGS)}) below {data_root}"
+    elif not os.path.exists(data_root):
+        raise InputError(f"--data_root is neither a folder nor a file: {data_root}")
+    else:
+        paths = [data_root] if _is_video(data_root) else _read_list(data_root)
+        folders = {os.path.dirname(os.path.abspath(path)) for path in paths}
+        base = os.path.commonpath(folders) if folders else ""
+        where = f"--data_root {data_root} lists no video"
+    if not paths:
+        raise InputError(where)
+    found: dict[str, str] = {}
+    for path in paths:
+        name = clip_name(path, base)
+        if found.setdefault(name, path) != path:
+            raise InputError(f"{found[name]} and {path} would become one clip; rename one")
+    for name in found:
+        if os.path.dirname(name) in found:
+            raise InputError(
+                f"the clip of {found[name]} would lie inside that of "
+                f"{found[os.path.dirname(name)]}; rename one"
+            )
+    return sorted(found.items())
+
+
+def clip_name(path: str, base: str) -> str:
+    """`dir/video` for a video below `base`; one right in it gets the base's own name for <dir>."""
+    name = os.path.relpath(os.path.splitext(os.path.abspath(path))[0], base)
+    if os.path.dirname(name) == "":
+        name = os.path.join(os.path.basename(base) or "videos", name)
+    name = "_".join(name.split())
+    return name[: -len(PART)] + "_part" if name.endswith(PART) else name
+
+
+def _is_video(path: str) -> bool:
+    return path.lower().endswith(VIDEO_ENDINGS)
+
+
+def _walk(root: str) -> Iterator[str]:
+    """Paths of the videos below root; links to folders are followed, each folder once."""
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        for name in sorted(names):
+            if _is_video(name) and not name.startswith("."):
+                yield os.path.join(folder, name)
+
+
+def _read_list(path: str) -> list[str]:
+    """Paths of a list file in its order, each once."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"--data_root {path} is no folder, video or text file of paths") from error
+    if any(len(line) > LIST_LINE or "\0" in line for line in lines):
+        raise InputError(f"--data_root {path} is no folder, video or text file of paths")
+    folder = os.path.dirname(os.path.abspath(path))
+    return list(dict.fromkeys(os.path.join(folder, line) for line in lines if line))
+
+
+def is_lrs2(names: Sequence[str]) -> bool:
+    """Whether all names are `<dir>/<five digits>`, as LRS2's are."""
+    return all(LRS2_NAME.fullmatch(name) for name in names)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """(i, n) of "i/n", 1 <= i <= n."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise InputError(f"--shard must be i/n with 1 <= i <= n, e.g. 2/8, got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def in_shard(name: str, shard: tuple[int, int]) -> bool:
+    """Whether clip `name` belongs to shard i of n: by a hash of the name alone, so that machines
+    agree even where their listings of a growing corpus differ.
+    """
+    return zlib.crc32(name.encode()) % shard[1] == shard[0] - 1
+
+
+def find_clips(preprocessed_root: str) -> list[str]:
+    """Names of the finished clips (`dir/video` or `dir/video/piece`), sorted; InputError if none.
+
+    A clip in the making (`*.part`) is not one.
+    """
+    if not os.path.isdir(preprocessed_root):
+        raise InputError(f"--preprocessed_root is not a folder: {preprocessed_root}")
+    clips = []
+    for folder, folders, names in os.walk(preprocessed_root, followlinks=True):
+        if "clip.json" in names:
+            clips.append(os.path.relpath(folder, preprocessed_root))
+            folders.clear()
+        folders[:] = [name for name in folders if not name.endswith(PART)]
+    if not clips:
+        raise InputError(f"no clip below {preprocessed_root}: run preprocess.py --data_root first")
+    return sorted(clips)
+
+
+def clip_groups(names: Sequence[str], pattern: str | None = None) -> dict[str, str]:
+    """Clip name -> the speaker or source that must not be in two splits.
+
+    That is the first folder (LRS2's <dir>), or, where there are fewer than three of those, the
+    source video. pattern: a regular expression whose first group, or whole match, is the speaker.
+    """
+    if pattern:
+        return {name: _match(pattern, name) for name in names}
+    folders = {name: name.split(os.sep)[0] for name in names}
+    if len(set(folders.values())) >= len(SPLITS):
+        return folders
+    return {name: os.sep.join(name.split(os.sep)[:2]) for name in names}
+
+
+def _match(pattern: str, name: str) -> str:
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise InputError(
+            f"--speaker_pattern {pattern!r} is no regular expression: {error}"
+        ) from error
+    if not match:
+        raise InputError(f"--speaker_pattern {pattern!r} does not match the clip {name!r}")
+    return match[1] if match.groups() and match[1] else match[0]
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """{"train": 0.9, ...} of "train=0.9,val=0.05,test=0.05"; InputError unless they add up to 1."""
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, share = part.strip().partition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            shares[name] = -1.0
+    if not all(name in SPLITS and 0 < share <= 1 for name, share in shares.items()) or (
+        abs(sum(shares.values()) - 1) > 1e-6
+    ):
+        raise InputError(
+            "--make_filelists takes shares of train, val and test that add up to 1, "
+            f"e.g. train=0.9,val=0.05,test=0.05, got {text!r}"
+        )
+    return shares
+
+
+def split_groups(
+    groups: dict[str, str], shares: dict[str, float], seed: int = 0
+) -> dict[str, list[str]]:
+    """Split -> its clip names, sorted: whole groups, seeded, as near to the shares of clips as they
+    allow. InputError where there are fewer groups than splits.
+    """
+    import numpy as np
+
+    sizes = Counter(groups.values())
+    if len(sizes) < len(shares):
+        raise InputError(
+            f"{len(sizes)} speakers or sources cannot fill {len(shares)} splits: "
+            "a speaker in two of them would flatter every score"
+        )
+    order = np.random.default_rng(seed).permutation(sorted(sizes)).tolist()
+    order.sort(key=lambda group: -sizes[group])  # big ones first: the small ones even out the rest
+    room = {split: share * len(groups) for split, share in shares.items()}
+    members: dict[str, set[str]] = {split: set() for split in shares}
+    for position, group in enumerate(order):
+        empty = [split for split in shares if not members[split]]
+        left = len(order) - position
+        choice = empty if left <= len(empty) else list(shares)  # no split may end up empty
+        best = max(choice, key=lambda split: room[split])
+        members[best].add(group)
+        room[best] -= sizes[group]
+    return {
+        split: sorted(name for name, group in groups.items() if group in members[split])
+        for split in shares
+    }
+
+
+def write_filelists(splits: dict[str, list[str]], folder: str) -> None:
+    """<folder>/<split>.txt, one clip name a line, each appearing only when complete."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        for split, names in splits.items():
+            path = os.path.join(folder, f"{split}.txt")
+            with replacing(path) as file:
+                file.writelines(f"{name}\n" for name in names)
+    except OSError as error:
+        raise InputError(f"cannot write filelists to {folder}: {error.strerror}") from error

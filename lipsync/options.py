@@ -1,0 +1,167 @@
+"""How one face and one speech are joined: the options of inference, their flags and defaults."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+
+from errors import InputError
+
+SIDES = ("TOP", "BOTTOM", "LEFT", "RIGHT")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Names and defaults are the released flags where it has them."""
+
+    static: bool = False  # use the first frame only
+    fps: float = 25.0  # of a still image
+    pads: tuple[int, int, int, int] = (0, 10, 0, 0)  # top, bottom, left, right
+    face_det_batch_size: int = 16
+    wav2lip_batch_size: int = 128
+    resize_factor: int = 1
+    crop: tuple[int, int, int, int] = (0, -1, 0, -1)  # top, bottom, left, right; -1 = to the edge
+    box: tuple[int, int, int, int] | None = None  # top, bottom, left, right: no detection
+    rotate: bool = False  # 90 degrees clockwise
+    nosmooth: bool = False
+    faithful: bool = False  # the released program, frame by frame
+    # which face, and what where there is none
+    # Frames; those between are interpolated. On real clips every 4th gives boxes that differ from
+    # those of every frame by 1.6% of their width, less than the detector's own jitter (2%).
+    det_every: int = 4
+    face_index: int = 0  # 0: the one that shows the most
+    target: tuple[float, float] | None = None  # x, y: the face nearest to it
+    no_face: str = "pass"
+    cache: bool = False  # keep the boxes beside the video
+    pad: str = "loop"
+    # how it looks
+    paste: str = "feather"
+    mask: str = "face"
+    silence_gate: float | None = None  # dBFS
+    enhance: str | None = None  # a command; see lipsync/enhance.py
+    enhance_size: int = 512
+    mark: str | None = None  # a text in a corner of every frame; see lipsync/mark.py
+    # for evaluation's protocols
+    drop_last: bool = False  # with faithful: without the last, incomplete mel window
+    video_fps: float | None = None  # resample a face video to this rate
+    max_short_side: int | None = None  # scale larger frames down to this shorter side
+    progress: bool = False  # bars, on a terminal
+
+    def resolved(self) -> Options:
+        """With `faithful` the released paste, every frame searched, none without a face."""
+        if not self.faithful:
+            return self
+        return replace(
+            self, paste="hard", mask="face", no_face="error", det_every=1, cache=False,
+            silence_gate=None, enhance=None,
+        )  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of Options."""
+    from lipsync.paste import MASKS, PASTES
+    from lipsync.source import PADS
+
+    # fmt: off
+    add = parser.add_argument_group("video").add_argument
+    # the released program takes `--static True`
+    add("--static", type=boolean, nargs="?", const=True, default=False,
+        help="use the first video frame only")
+    add("--fps", type=float, default=25.0, help="frames a second where the face is a picture")
+    add("--resize_factor", type=positive, default=1, help="divide both sides of the video by this")
+    add("--crop", nargs=4, type=int, default=[0, -1, 0, -1], metavar=SIDES,
+        help="use this part of the frame; -1 = to the edge; after --resize_factor and --rotate")
+    add("--rotate", action="store_true", help="turn the video 90 degrees clockwise")
+    add("--pad", choices=PADS, default="loop",
+        help="what a video shorter than the speech does: start again, go back and forth, keep its "
+        "last frame, end the output, or show its frames longer; default %(default)s")
+    add = parser.add_argument_group("face").add_argument
+    add("--box", nargs=4, type=int, default=[-1, -1, -1, -1], metavar=SIDES,
+        help="the face's place in every frame, instead of detection")
+    add("--pads", nargs=4, type=int, default=[0, 10, 0, 0], metavar=SIDES,
+        help="grow the detected face, to take in the chin; default 0 10 0 0")
+    add("--face_index", type=natural, default=0,
+        help="of several faces: 0 is the one that shows the most, 1 the next, ...")
+    add("--target", type=point, metavar="X,Y", help="of several faces: the one nearest this point")
+    add("--no_face", choices=("pass", "hold", "error"), default="pass",
+        help="a frame without a face passes unchanged, keeps the last box, or is an error; "
+        "default %(default)s")
+    add("--nosmooth", action="store_true", help="do not smooth face boxes over time")
+    add("--face_det_batch_size", type=positive, default=16)
+    add("--det_every", type=positive, default=4,
+        help="search every so many frames for faces; default %(default)s")
+    add("--cache", action="store_true", help="keep the boxes found beside the video, for next time")
+    add = parser.add_argument_group("look").add_argument
+    add("--faithful", action="store_true", help="frames exactly as the released program makes them")
+    add("--paste", choices=PASTES, default="feather",
+        help="edge of the new face; default %(default)s")
+    add("--mask", choices=MASKS, default="face",
+        help="what is replaced: the whole box, or its lower half; default %(default)s")
+    add("--silence_gate", type=float, metavar="DBFS",
+        help="the mouth rests where the speech is below this level, e.g. -45")
+    add("--enhance", metavar="COMMAND",
+        help="an external restorer for the faces; see lipsync/enhance.py")
+    add("--enhance_size", type=positive, default=512, help="side of the faces that it gets")
+    add("--mark", metavar="TEXT", type=mark_text,
+        help='a small text in the lower right corner of every frame, e.g. "AI generated"; what the '
+        "video is stands in its metadata in any case")
+    add("--wav2lip_batch_size", type=positive, default=128)
+    # fmt: on
+
+
+def options_from(args: argparse.Namespace) -> dict:
+    """The keyword arguments of Options that parsed flags stand for."""
+    names = [name for name in Options.__dataclass_fields__ if hasattr(args, name)]
+    options = {name: getattr(args, name) for name in names}
+    options["box"] = None if args.box[0] == -1 else tuple(args.box)
+    return options
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """A whole number of at least 0, for argparse."""
+    return 0 if text == "0" else positive(text)
+
+
+def point(text: str) -> tuple[float, float]:
+    """ "x,y" in pixels, for argparse."""
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a point: x,y") from error
+    return x, y
+
+
+def seconds(text: str) -> float:
+    """A number above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def mark_text(text: str) -> str:
+    """A text that can be drawn, for argparse."""
+    from lipsync.mark import check_mark
+
+    try:
+        check_mark(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def boolean(text: str) -> bool:
+    """ "true" or "false", for argparse."""
+    if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() in ("true", "1", "yes")

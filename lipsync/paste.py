@@ -1,0 +1,89 @@
+"""Putting the generated face back into the frame, so that no seam shows."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from face_detection.track import BoxTuple
+
+FEATHER = 0.08  # width of the soft edge as a share of the box
+PASTES = ("feather", "hard", "poisson")
+MASKS = ("face", "lower")
+RIM = 2  # pixels around the box that Poisson blending takes its colours from
+
+
+def paste_face(
+    frame: np.ndarray,
+    face: np.ndarray,
+    box: BoxTuple,
+    paste: str = "feather",
+    mask: str = "face",
+) -> None:
+    """Resize `face` (S, S, 3) uint8 BGR to the box and put it into `frame`, in place.
+
+    paste: "hard" replaces the rectangle (released), "feather" blends over its outer edge, "poisson"
+    takes the face's gradients and the frame's colours (slow: tens of milliseconds a face).
+    mask: "lower" leaves the upper half of the box as it was, the model redraws it but need not.
+    A face (S, S, 4) brings its model's own mask, 0..255, which takes the place of both. Pixels
+    outside the box never change.
+    """
+    import cv2
+
+    x1, y1, x2, y2 = box
+    height, width = y2 - y1, x2 - x1
+    face = cv2.resize(face, (width, height))
+    region = frame[y1:y2, x1:x2]
+    if face.shape[2] == 4:
+        _blend(region, face[..., :3], np.float32(face[..., 3:]) / 255)
+    elif paste == "poisson":
+        _poisson(frame, face, box, mask)
+    elif paste == "hard":
+        top = height // 2 if mask == "lower" else 0
+        region[top:] = face[top:]
+    else:
+        _blend(region, face, feather_mask(height, width, mask))
+
+
+def _blend(region: np.ndarray, face: np.ndarray, share: np.ndarray) -> None:
+    old = region.astype(np.float32)
+    region[:] = np.rint(old + share * (face.astype(np.float32) - old)).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=32)
+def feather_mask(height: int, width: int, mask: str) -> np.ndarray:
+    """(height, width, 1): 1 inside, falling smoothly to 0 at the edges."""
+
+    def ramp(length: int, first: int = 0) -> np.ndarray:
+        """Of `length` values those before `first` are 0."""
+        index = np.arange(length)
+        distance = np.minimum(index - first, index[::-1]) + 0.5
+        share = np.clip(distance / max(1.0, FEATHER * length), 0, 1)
+        return share * share * (3 - 2 * share)  # smoothstep: no visible line where the ramp ends
+
+    rows = ramp(height, height // 2 if mask == "lower" else 0)
+    return np.outer(rows, ramp(width)).astype(np.float32)[..., None]
+
+
+def _poisson(frame: np.ndarray, face: np.ndarray, box: BoxTuple, mask: str) -> None:
+    """cv2.seamlessClone on the box and a rim around it, not on the whole frame."""
+    import cv2
+
+    x1, y1, x2, y2 = box
+    top, left = max(0, y1 - RIM), max(0, x1 - RIM)
+    region = frame[top : y2 + RIM, left : x2 + RIM]
+    source = region.copy()
+    source[y1 - top : y2 - top, x1 - left : x2 - left] = face
+    inside = np.zeros(region.shape[:2], np.uint8)
+    first = y1 + (y2 - y1) // 2 if mask == "lower" else y1
+    inside[first - top : y2 - top, x1 - left : x2 - left] = 255
+    inside[[0, -1]] = 0  # at the frame's edge there is no rim: the solver needs one pixel
+    inside[:, [0, -1]] = 0
+    rows, columns = np.nonzero(inside.any(1))[0], np.nonzero(inside.any(0))[0]
+    if len(rows) < 3 or len(columns) < 3:  # too small to blend
+        region[:] = np.where(inside[..., None] > 0, source, region)
+        return
+    # seamlessClone centres the mask's bounding rectangle on this point
+    centre = (int(columns[0] + columns[-1] + 1) // 2, int(rows[0] + rows[-1] + 1) // 2)
+    region[:] = cv2.seamlessClone(source, region.copy(), inside, centre, cv2.NORMAL_CLONE)

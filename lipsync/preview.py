@@ -1,0 +1,71 @@
+"""A few frames of the video that would be made, as one picture: `inference.py --preview N`."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+
+from errors import InputError, require_file
+from lipsync.options import Options
+from media.files import replacing
+
+SHEET_WIDTH = 1920  # pixels, at most
+
+
+def write_preview(lipsync, face: str, audio: str, outfile: str, count: int, options: dict) -> str:
+    """Write `count` frames spread over the whole video, fewer where it is shorter, row by row into
+    one sheet: `outfile` with the ending .png. Returns its path.
+
+    lipsync: a LipSync. options: of Options. Only these frames go through the network, though the
+    face is looked for in all. Raises InputError, leaving nothing, where an input cannot be used.
+    """
+    import cv2
+
+    from audio import speech_chunks
+    from lipsync.source import source_fps
+    from media.read import load_audio
+
+    path = os.path.splitext(outfile)[0] + ".png"
+    if os.path.realpath(path) == os.path.realpath(face):
+        raise InputError(f"the preview {path} would replace the face: choose another --outfile")
+    opts = Options(**options).resolved()
+    require_file(face, "face")
+    fps = source_fps(face, opts)
+    wav = load_audio(audio)
+    chunks = speech_chunks(wav, fps, opts.faithful, opts.drop_last, opts.silence_gate)
+    source = lipsync.find(face, opts, len(chunks))
+    last = len(source.order(len(chunks))) - 1
+    picks = np.unique(np.linspace(0, last, count).round().astype(int))
+    columns = math.ceil(math.sqrt(len(picks)))
+    shown = [
+        _scaled(frame, SHEET_WIDTH // columns) for frame in lipsync.frames(source, chunks, picks)
+    ]
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        with replacing(path, "wb") as file:
+            file.write(cv2.imencode(".png", _sheet(shown, columns))[1])
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def _scaled(frame: np.ndarray, width: int) -> np.ndarray:
+    """No wider than `width`."""
+    import cv2
+
+    if frame.shape[1] <= width:
+        return frame
+    height = max(1, round(frame.shape[0] * width / frame.shape[1]))
+    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _sheet(frames: list[np.ndarray], columns: int) -> np.ndarray:
+    """Frames (H, W, 3) of one size side by side, black where the last row has none."""
+    rows = math.ceil(len(frames) / columns)
+    cells = np.zeros((rows * columns, *frames[0].shape), np.uint8)
+    cells[: len(frames)] = frames
+    height, width = frames[0].shape[:2]
+    cells = cells.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
+    return cells.reshape(rows * height, columns * width, 3)

@@ -1,0 +1,267 @@
+"""The face to be driven, as a stream: which frame of it is shown when, and where its face is."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from errors import InputError
+from face_detection.choice import FILL, Detections, choose_boxes, detect_faces, faceless_spans
+from face_detection.track import BoxSmoother, BoxTuple, NoFace, checked_box, face_frames, padded_box
+from lipsync.options import Options
+from media.streams import ahead
+
+PADS = ("loop", "bounce", "hold", "trim", "stretch")
+SEGMENT_BYTES = 2**26  # of frames that are held to be played backwards
+NO_FACE_REMEDY = "give its place with --box top bottom left right, or try another --detector"
+
+
+def schedule(total: int, count: int, pad: str) -> np.ndarray:
+    """Which of a video's `total` frames is shown in each of `count` frames of speech: (count,).
+
+    pad: what a shorter video does: "loop" starts again (released), "bounce" goes back and forth,
+    "hold" keeps its last frame, "stretch" shows its frames longer, evenly, and "trim" ends the
+    output with it. A longer one ends with the speech.
+    """
+    index = np.arange(count)
+    if total >= count:
+        return index
+    if pad == "loop":
+        return index % total
+    if pad == "bounce":
+        return np.abs((index + total - 1) % max(1, 2 * total - 2) - (total - 1))
+    if pad == "hold":
+        return np.minimum(index, total - 1)
+    if pad == "stretch":
+        return index * total // count
+    return index[:total]
+
+
+def play(
+    indices: Iterable[int], open_at: Callable[[int], Iterator[np.ndarray]]
+) -> Iterator[np.ndarray]:
+    """The frames with these numbers, each a copy of its own. open_at(first): frames from there on.
+
+    A stretch that runs backwards is decoded in segments of SEGMENT_BYTES.
+    """
+    stream, at, frame = None, -1, None
+    segment: dict[int, np.ndarray] = {}  # frames behind us, while we go back
+    for index in map(int, indices):
+        if index in segment:
+            frame, at, stream = segment.pop(index), index, None
+        elif index == at - 1 and index > 0:
+            room = max(1, SEGMENT_BYTES // frame.nbytes)
+            first = max(0, index - room + 1)
+            behind = itertools.islice(open_at(first), index - first + 1)
+            segment = dict(enumerate(behind, first))
+            frame, at, stream = segment.pop(index), index, None
+        elif index != at:
+            if stream is None or index < at:
+                stream, at = open_at(index), index - 1
+            frame = next(itertools.islice(stream, index - at - 1, None))
+            at, segment = index, {}
+        yield frame.copy()
+
+
+@dataclasses.dataclass
+class FaceSource:
+    """A face picture or video and the box of its face in each of its frames.
+
+    still: the first frame is shown all the time. fps: of the output. boxes: of the source's
+    frames, None where there is no face.
+    """
+
+    path: str
+    image: bool
+    still: bool
+    fps: float
+    opts: Options
+    boxes: list[BoxTuple | None]
+
+    def frames(
+        self, count: int, picks: Sequence[int] | None = None
+    ) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
+        """(frame uint8 BGR (H, W, 3), its box), `count` of them, fewer if padded by "trim".
+
+        picks: only those with these numbers.
+        """
+        order = self.order(count) if picks is None else self.order(count)[picks]
+        shown = play(order, lambda first: _frames(self.path, self.image, self.opts, first))
+        return zip(shown, (self.boxes[index] for index in order), strict=True)
+
+    def endless(self) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
+        """As `frames`, without end; pad "loop", "bounce" or "hold"."""
+        total, pad = len(self.boxes), "hold" if self.still else self.opts.pad
+        period = max(1, 2 * total - 2) if pad == "bounce" else total
+        once = map(int, schedule(total, period, pad))
+        order = (
+            itertools.chain(once, itertools.repeat(total - 1))
+            if pad == "hold"
+            else itertools.cycle(once)
+        )
+        order, boxed = itertools.tee(order)
+        shown = play(order, lambda first: _frames(self.path, self.image, self.opts, first))
+        return zip(shown, (self.boxes[index] for index in boxed), strict=True)
+
+    def faceless(self, count: int) -> list[tuple[int, int]]:
+        """Spans first..last (inclusive) of `count` shown frames that have no box."""
+        return faceless_spans([self.boxes[index] for index in self.order(count)])
+
+    def order(self, count: int) -> np.ndarray:
+        """The numbers of the source's frames that are shown."""
+        return schedule(len(self.boxes), count, "hold" if self.still else self.opts.pad)
+
+
+def source_fps(face: str, opts: Options) -> float:
+    """Frames a second of the output: the video's own, or what the options say."""
+    from media.read import is_image, probe
+
+    if not is_image(face):
+        return opts.video_fps or probe(face).fps
+    if not 0 < opts.fps < 1000:
+        raise InputError(f"a video cannot have {opts.fps} frames a second")
+    return opts.fps
+
+
+def find_source(
+    face: str,
+    opts: Options,
+    count: int,
+    detector: Callable[[], object],
+    key: dict,
+    report: Callable[[str, int, int], None] | None = None,
+) -> FaceSource:
+    """Look through the first `count` frames of `face` once and choose the face that is meant.
+
+    detector: makes the detector; not called where --box is given. key: its name ("detector") and
+    what else its boxes depend on. report: told ("faces", frames looked at, frames in all) before
+    each; what it raises ends the search. Raises NoFace where no frame has one, or where
+    `opts.no_face` is "error" and some frame has none; InputError for files that cannot be used.
+    """
+    from media.read import is_image
+
+    image = is_image(face)
+    still = image or opts.static
+    fps = source_fps(face, opts)
+    limit = 1 if still else count
+    if opts.box is not None:
+        boxes = _known_boxes(face, image, opts, limit)
+    else:
+        boxes = _found_boxes(face, image, opts, limit, detector, key, report)
+    missing = [index for index, box in enumerate(boxes) if box is None]
+    if len(missing) == len(boxes):
+        where = "" if still else "any frame of "
+        raise NoFace(f"no face found in {where}{face}; {NO_FACE_REMEDY}")
+    if missing and opts.no_face == "error":
+        raise NoFace(f"no face in frame {missing[0]} of {face}; give --box or --no_face pass")
+    if opts.no_face == "hold":
+        boxes = _held(boxes)
+    return FaceSource(face, image, still, fps, opts, boxes)
+
+
+def _frames(face: str, image: bool, opts: Options, first: int = 0) -> Iterator[np.ndarray]:
+    shape = (opts.resize_factor, opts.rotate, opts.crop, opts.video_fps, opts.max_short_side)
+    return face_frames(face, image, *shape, skip=first)
+
+
+def _known_boxes(face: str, image: bool, opts: Options, limit: int) -> list[BoxTuple]:
+    from media.read import count_frames, probe
+
+    with ahead(_frames(face, image, opts), 1) as frames:
+        box = checked_box(opts.box, *next(frames).shape[:2])
+    if limit == 1:
+        return [box]
+    return [box] * count_frames(face, opts.video_fps or probe(face).fps, limit)
+
+
+def _found_boxes(
+    face: str,
+    image: bool,
+    opts: Options,
+    limit: int,
+    detector: Callable,
+    key: dict,
+    report: Callable | None,
+) -> list[BoxTuple | None]:
+    """Released: the best face of each frame alone. Else: the one that is meant, and in every
+    shot smoothed by itself.
+    """
+    sizes: list[tuple[int, int]] = []
+    known = key["detector"] == "boxes"  # told frame by frame: none is left out, none is guessed
+
+    def looked_at() -> Iterator[np.ndarray]:
+        for frame in itertools.islice(_frames(face, image, opts), limit):
+            sizes[:] = [frame.shape[:2]]
+            yield frame
+
+    def detect() -> Detections:
+        finder = detector()
+        every = 1 if opts.faithful or known else opts.det_every
+        with ahead(looked_at(), opts.face_det_batch_size) as frames:
+            seen = _counted(frames, face, limit, opts, report)
+            return detect_faces(
+                seen, finder, every, opts.face_det_batch_size, not (opts.faithful or limit == 1)
+            )
+
+    if opts.cache and not opts.faithful and not known:
+        from face_detection.cache import cached_detections
+
+        names = ("det_every", "resize_factor", "rotate", "crop", "video_fps", "max_short_side")
+        settings = key | {name: getattr(opts, name) for name in names}
+        found = cached_detections(face, settings, limit, detect)
+    else:
+        found = detect()
+    if not sizes:
+        next(looked_at())
+    if opts.faithful:
+        chosen = [found.boxes[i][0] if found.boxes[i] else None for i in range(found.count)]
+    else:
+        fill = 0 if known or opts.no_face == "error" else FILL
+        chosen = choose_boxes(found, opts.face_index, opts.target, fill)
+    boxes = [None if box is None else padded_box(box, opts.pads, *sizes[0]) for box in chosen]
+    return boxes if opts.nosmooth else _smoothed(boxes, found.cuts)
+
+
+def _counted(
+    frames: Iterable[np.ndarray], face: str, limit: int, opts: Options, report: Callable | None
+) -> Iterator[np.ndarray]:
+    """`frames`, shown on a bar and told to `report` before each."""
+    from tqdm import tqdm
+
+    from media.read import probe
+
+    total, quiet = limit, not (opts.progress and sys.stderr.isatty()) or limit == 1
+    if limit > 1 and (report or not quiet):  # the video may be shorter than the speech
+        info = probe(face)
+        total = min(limit, round(info.duration * (opts.video_fps or info.fps)) or limit)
+    for done, frame in enumerate(tqdm(frames, "faces", total, unit="frame", disable=quiet)):
+        if report:
+            report("faces", min(done, total), total)
+        yield frame
+
+
+def _smoothed(boxes: Sequence[BoxTuple | None], cuts: Sequence[int]) -> list[BoxTuple | None]:
+    """Boxes smoothed within each run of frames of one shot that have a face."""
+    smoother, smoothed, cuts = BoxSmoother(), [], set(cuts)
+    for index, box in enumerate(boxes):
+        if box is None or index in cuts:
+            smoothed += smoother.flush()
+        if box is None:
+            smoothed.append(None)
+        else:
+            smoothed += smoother.feed(box)
+    return smoothed + smoother.flush()
+
+
+def _held(boxes: Sequence[BoxTuple | None]) -> list[BoxTuple]:
+    """Where the face is not seen, its last place, and before the first its first one."""
+    last = next(box for box in boxes if box is not None)
+    held = []
+    for box in boxes:
+        last = box or last
+        held.append(last)
+    return held

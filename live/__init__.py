@@ -1,0 +1,1 @@
+"""The same while the speech arrives: sound in, the loop, frames out."""

@@ -1,0 +1,1 @@
+"""The parts of app.py: the page and the jobs behind it."""

@@ -1,0 +1,1 @@
+"""The invented corpus: python -m synthetic."""

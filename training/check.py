@@ -1,0 +1,300 @@
+"""What `--check` of a training script does: whether a run of days can learn, and its hours.
+
+It overfits one small batch, asks the generator's expert about the validation windows, and times
+steps with loading. InputError (exit code 2) where the run is bound to fail. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from resource import RUSAGE_SELF, getrusage
+
+import torch
+
+from errors import InputError
+from hparams import HParams
+from training.plateau import LRS2_LEAVES
+
+OVERFIT_STEPS = 300
+# Samples, the loss they must come down to, and the least learning rate, as fine-tuning's are too
+# low for so few steps. Small and full models, released rate: the expert is there after 10 to 30
+# steps, the generator (at 1e-3) after 30 to 80.
+EXPERT_SAMPLES, EXPERT_BOUND, EXPERT_RATE = 8, 0.1, 1e-4
+CONTRASTIVE_BOUND = 0.2  # it is a sum of two losses
+GENERATOR_SAMPLES, GENERATOR_BOUND, GENERATOR_RATE = 2, 0.05, 1e-3
+EXPERT_WINDOWS = 256  # of the validation split, at least: an accuracy is known to 3 percent
+LEAST_ACCURACY = 0.75  # of an expert that is to teach; a trained one has 0.85 to 0.95
+SHIFT_AUC = 0.75  # from here on an expert's word about the clips' offset counts
+WARM_UP = 3  # steps before the clock starts: workers start, kernels are chosen
+TIMED_STEPS, TIMED_SECONDS = 50, 60.0
+MOST_WAIT = 0.05  # share of the time without data from which on loading is worth work
+EXPERT_STEPS = 700_000  # in all, on LRS2, as released
+GENERATOR_STEPS = 100_000
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Mean seconds of a step with loading, and the share of them in which there was no data."""
+
+    seconds: float
+    wait: float
+
+
+def check_expert(args: argparse.Namespace, hp: HParams) -> dict[str, float]:
+    """Check a run of color_syncnet_train.py. Prints what it finds and returns the numbers."""
+    from color_syncnet_train import train_step
+    from datasets import SyncNetContrastiveDataset, SyncNetDataset
+    from models import create_model
+    from training.setup import create_adam, place, seed_everything
+
+    device, precision = _begin(args, hp)
+    seed_everything(hp.seed)
+    contrastive = hp.syncnet_loss == "contrastive"
+    kind = SyncNetContrastiveDataset if contrastive else SyncNetDataset
+    data = kind(args.data_root, "train", hp, args.filelists)
+    SyncNetDataset(args.data_root, "val", hp, args.filelists)  # that the first validation finds it
+    model = place(create_model("SyncNet_color", hp.width, hp.img_size), device, hp)
+    optimizer = create_adam(model, max(hp.syncnet_lr, EXPERT_RATE), device)
+
+    def step(batch: dict, called=model) -> dict:
+        scalars = train_step(batch, called, optimizer, hp, precision)
+        precision.end_step()
+        return scalars
+
+    windows = hp.contrastive_windows if contrastive else 1
+    bound = CONTRASTIVE_BOUND if contrastive else EXPERT_BOUND
+    batch = small_batch(data, max(2, EXPERT_SAMPLES // windows), device)
+    report = _overfit(step, batch, "loss", bound)
+    report |= _time(step, model, data, max(1, hp.syncnet_batch_size // windows), device, hp)
+    begin, end = (_hours(steps, report) for steps in LRS2_LEAVES)
+    print(
+        f"hours: the released recipe leaves ln 2 after {LRS2_LEAVES[0]:,} to {LRS2_LEAVES[1]:,} "
+        f"steps on LRS2 (batch 64; here {hp.syncnet_batch_size}): {begin:.1f} to {end:.1f} h; it "
+        f"takes about {EXPERT_STEPS:,} in all: {_hours(EXPERT_STEPS, report):.1f} h"
+    )
+    return report
+
+
+def check_generator(
+    args: argparse.Namespace, hp: HParams, quality: bool = False
+) -> dict[str, float]:
+    """Check a run of wav2lip_train.py, or with `quality` of hq_wav2lip_train.py, its expert
+    included. Prints what it finds and returns the numbers.
+    """
+    import wav2lip_train
+    from training.setup import create_adam
+
+    device, precision = _begin(args, hp)
+    data, _, expert, model = wav2lip_train.prepare(args, hp, device)
+    report = check_accuracy(expert, args, hp, device)
+    if quality:
+        step = _quality_step(model, expert, hp, device, precision)
+    else:
+        optimizer = create_adam(model, max(hp.initial_learning_rate, GENERATOR_RATE), device)
+        # the weight as after the gate, when a step costs most
+        rest = optimizer, hp.syncnet_wt_gated, precision, wav2lip_train.create_mask_loss(hp)
+
+        def step(batch: dict, called=model) -> dict:
+            made, _ = wav2lip_train.train_step(batch, called, expert, *rest)
+            precision.end_step()
+            return made
+
+    batch = small_batch(data, GENERATOR_SAMPLES, device)
+    report |= _overfit(step, batch, "l1", GENERATOR_BOUND)
+    report |= _time(step, model, data, hp.batch_size, device, hp)
+    hours = _hours(GENERATOR_STEPS, report)
+    print(f"hours: {hours:.1f} h for every {GENERATOR_STEPS:,} steps of batch {hp.batch_size}")
+    return report
+
+
+def _quality_step(model, expert, hp: HParams, device, precision) -> Callable:
+    import hq_wav2lip_train
+    import wav2lip_train
+    from models import create_model
+    from training.setup import place
+
+    disc = place(create_model("Wav2Lip_disc_qual", hp.width, hp.img_size), device, hp)
+    rate = max(hp.initial_learning_rate, GENERATOR_RATE)
+    raised = dataclasses.replace(hp, initial_learning_rate=rate)
+    optimizers = hq_wav2lip_train.create_optimizers(model, disc, raised, device)
+    weights, mask_loss = (hp.hq_syncnet_wt_gated, hp.disc_wt), wav2lip_train.create_mask_loss(hp)
+
+    def step(batch: dict, called=model) -> dict:
+        made = hq_wav2lip_train.train_step(
+            batch, called, disc, expert, *optimizers, *weights, precision, mask_loss=mask_loss
+        )
+        precision.end_step()
+        return made[0]
+
+    return step
+
+
+def _begin(args: argparse.Namespace, hp: HParams) -> tuple:
+    """The device and the Precision of the run."""
+    from training.precision import Precision
+    from training.setup import select_device
+
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise InputError("--check runs in one process: start it without torchrun")
+    device = select_device(args.device)
+    return device, Precision(dataclasses.replace(hp, accumulation=1), device)
+
+
+def small_batch(dataset, samples: int, device) -> dict[str, torch.Tensor]:
+    """A fixed batch of `samples` samples, half of them in sync where they have a label."""
+    from torch.utils.data import default_collate
+
+    from training.setup import to_device
+
+    chosen: dict[float | None, list] = {}
+    for number in range(16 * samples):
+        sample = dataset[divmod(number, len(dataset))]
+        label = float(sample["y"]) if "y" in sample else None
+        kept = chosen.setdefault(label, [])
+        if len(kept) < (samples if label is None else samples // 2):
+            kept.append(sample)
+        if sum(map(len, chosen.values())) == samples:
+            break
+    return to_device(default_collate(sum(chosen.values(), [])), device)
+
+
+def overfit(
+    step_fn: Callable[[dict], dict], batch: dict, loss_name: str, bound: float, max_steps: int
+) -> int:
+    """Steps until the loss of the fixed batch is at most `bound`; InputError if it never is.
+
+    step_fn(batch) makes one update and returns scalars, among them `loss_name`.
+    """
+    from tqdm import tqdm
+
+    from training.precision import NonFiniteLoss
+
+    first = last = None
+    try:
+        for step in tqdm(range(1, max_steps + 1), "overfit", disable=not sys.stderr.isatty()):
+            last = step_fn(batch)[loss_name].item()
+            first = last if first is None else first
+            if last <= bound:
+                return step
+    except NonFiniteLoss as error:
+        raise InputError(
+            f"check failed: while overfitting one batch, {error}: lower the learning rate, or "
+            "train without --amp float16"
+        ) from error
+    raise InputError(
+        f"check failed: one batch of {len(batch['mel'])} windows cannot be learned by heart: its "
+        f"{loss_name} went from {first:.3f} to {last:.3f} in {max_steps} steps, not to {bound}. A "
+        "run cannot learn either. Is the learning rate far too high? Are the pictures still or "
+        "black, or the sound silent (preprocess.py --doctor)?"
+    )
+
+
+def _overfit(step: Callable, batch: dict, loss_name: str, bound: float) -> dict[str, float]:
+    steps, windows = overfit(step, batch, loss_name, bound, OVERFIT_STEPS), len(batch["mel"])
+    print(f"overfits one batch: yes, {windows} windows to {loss_name} {bound} in {steps} steps")
+    return {"overfit_steps": steps}
+
+
+def check_accuracy(expert, args: argparse.Namespace, hp: HParams, device) -> dict[str, float]:
+    """A frozen expert's scores on the validation windows of this data; InputError where it knows
+    too little to teach a generator.
+    """
+    from training import expert_validation as validation
+    from training.setup import validation_batches
+
+    dataset = validation.ExpertValidationDataset(args.data_root, "val", hp, args.filelists)
+    windows = max(EXPERT_WINDOWS, hp.eval_windows, len(dataset))
+    batches = validation_batches(dataset, 64, dataclasses.replace(hp, eval_windows=windows))
+    found = validation.pair_cosines(expert, batches, device)
+    scores = validation.summarise([found])
+    said = (
+        f"the expert tells right from wrong sound in {scores['accuracy']:.0%} of {windows} "
+        f"validation windows (loss {scores['loss']:.2f}, AUC {scores.get('auc', 0.5):.2f})"
+    )
+    if not scores["accuracy"] >= LEAST_ACCURACY:
+        raise InputError(
+            f"check failed: {said}, below {LEAST_ACCURACY:.0%}: a generator learns no sync from "
+            f"it. {_remedy(*validation.best_shift(found), args)}"
+        )
+    print(said)
+    return {f"expert_{name}": value for name, value in scores.items()}
+
+
+def _remedy(shift: int, auc: float, args: argparse.Namespace) -> str:
+    """What to do about an expert that knows little, by the offset at which it knows most."""
+    data = shlex.join([args.data_root, "--filelists", args.filelists])
+    expert = shlex.quote(args.syncnet_checkpoint_path)
+    if shift and auc >= SHIFT_AUC:
+        side = "late" if shift > 0 else "early"
+        return (
+            f"It knows the sound that is {abs(shift)} frames {side} (AUC {auc:.2f}), so the clips "
+            "are out of sync: python preprocess.py --preprocessed_root "
+            f"{data} --correct_sync --expert {expert}"
+        )
+    return (
+        "Train it longer, or on this data: python color_syncnet_train.py --data_root "
+        f"{data} --checkpoint_path {expert} --checkpoint_dir checkpoints/expert; are the clips "
+        f"sound? python preprocess.py --preprocessed_root {data} --doctor --expert {expert}"
+    )
+
+
+def time_steps(
+    step_fn: Callable[[dict], object],
+    batches: Iterator[dict],
+    device: torch.device,
+    steps: int,
+    seconds: float,
+) -> StepTime:
+    """Time `steps` steps on loaded batches, or fewer in `seconds`, after WARM_UP untimed ones."""
+    from training.setup import to_device
+
+    def step() -> float:
+        asked = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter() - asked
+        step_fn(to_device(batch, device))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # or the step would end while we wait for the next batch
+        return waited
+
+    for _ in range(WARM_UP):
+        step()
+    start, waits = time.perf_counter(), []
+    while not waits or (len(waits) < steps and time.perf_counter() - start < seconds):
+        waits.append(step())
+    took = time.perf_counter() - start
+    return StepTime(took / len(waits), sum(waits) / took)
+
+
+def _time(step: Callable, model, data, batch_size: int, device, hp: HParams) -> dict[str, float]:
+    from training.setup import speed_up, train_batches
+
+    batches = train_batches(data, batch_size, hp, 0)
+    step = partial(step, called=speed_up(model, device, hp))
+    found = time_steps(step, batches, device, TIMED_STEPS, TIMED_SECONDS)
+    batches.close()
+    seconds = found.seconds * hp.accumulation
+    print(f"step: {seconds:.3f} s with loading, {found.wait:.1%} of it waiting for data")
+    if found.wait > MOST_WAIT:
+        print(
+            f"more than {MOST_WAIT:.0%}: loading holds it up. preprocess.py --pack makes it fast; "
+            f"so do more workers: --hparams num_workers=... (now {hp.num_workers})"
+        )
+    if device.type == "cuda":
+        memory, where = torch.cuda.max_memory_allocated(device) / 2**30, "on the GPU"
+    else:  # Linux counts in KiB
+        memory, where = getrusage(RUSAGE_SELF).ru_maxrss / 2**20, "in this process"
+    print(f"memory: {memory:.2f} GiB at most {where}")
+    return {"step_seconds": seconds, "wait": found.wait, "memory_gib": memory}
+
+
+def _hours(steps: int, report: dict[str, float]) -> float:
+    return steps * report["step_seconds"] / 3600

@@ -1,0 +1,126 @@
+"""The loop that the three training scripts share: step, log, validate, save, stop when asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from errors import InputError
+from training import distributed
+from training.precision import NonFiniteLoss
+from training.setup import finished, progress, to_device, train_batches
+from training.state import StopSignals
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from datasets import WindowDataset
+    from hparams import HParams
+    from training.log import RunLog
+    from training.precision import Ema, Precision
+    from training.state import Checkpoints
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """What a training script has set up when its loop begins."""
+
+    hp: HParams
+    device: torch.device
+    train_set: WindowDataset
+    val_set: WindowDataset
+    model: nn.Module  # the network whose weights are saved
+    precision: Precision
+    log: RunLog
+    checkpoints: Checkpoints
+    state: dict  # see Checkpoints.resume
+    ema: Ema | None = None
+
+
+def train_loop(
+    run: Run,
+    step_fn: Callable[[dict], dict],
+    validate_fn: Callable[[int], float],
+    batch_size: int,
+    eval_interval: int,
+    checkpoint_interval: int,
+) -> None:
+    """Step, log, validate, save, until hp.nsteps, hp.nepochs or a signal to stop, which is answered
+    by a checkpoint after the step.
+
+    step_fn(batch) makes one update (or a part of one, see Precision) and gives scalars;
+    validate_fn(step) writes the log and gives a score of which less is better. batch_size: samples
+    that one process loads at a time.
+    """
+    hp, state = run.hp, run.state
+    run.log.begin()
+    per_step = batch_size * hp.accumulation * distributed.world_size()
+    if state["samples"] < 0:  # a released checkpoint does not say
+        state["samples"] = state["global_step"] * per_step
+    saved = state["global_step"]
+    loading = contextlib.closing(train_batches(run.train_set, batch_size, hp, state["samples"]))
+    with StopSignals() as stop, progress(saved, hp) as bar, loading as batches:
+        while not finished(state["global_step"], state["global_epoch"], hp):
+            step = state["global_step"] + 1
+            scalars = _take_step(run, step, step_fn, batches)
+            state["global_step"], state["samples"] = step, state["samples"] + per_step
+            state["global_epoch"] = state["samples"] // len(run.train_set)
+            means = run.log.train(step, scalars)
+            bar.update()
+            if means:
+                bar.set_postfix({name: f"{value:.4f}" for name, value in list(means.items())[:2]})
+            last = finished(step, state["global_epoch"], hp)
+            if step % eval_interval == 0 or last:
+                run.checkpoints.save_best(state, validate_fn(step))
+            if step % checkpoint_interval == 0 or last:
+                run.checkpoints.save(state)
+                saved = step
+            if distributed.any_process(stop.requested):
+                logger.warning("step %d: asked to stop; the same command goes on from here", step)
+                break
+    if saved != state["global_step"]:
+        run.checkpoints.save(state)
+    run.log.close()
+
+
+def _take_step(run: Run, step: int, step_fn: Callable, batches: Iterator[dict]) -> dict:
+    """One update, from as many batches as hp.accumulation says; gives the last one's scalars and
+    `wait`, the share of the time in which there was no data.
+    """
+    start, waited = time.monotonic(), 0.0
+    for number in range(run.hp.accumulation):
+        if number:
+            run.log.add(scalars)  # noqa: F821  (of the batch before)
+        run.precision.last = number == run.hp.accumulation - 1
+        asked = time.monotonic()
+        batch = next(batches)
+        waited += time.monotonic() - asked
+        batch = to_device(batch, run.device)
+        with naming_clips(run.train_set, batch, step, run.checkpoints.folder):
+            scalars = step_fn(batch)
+    run.precision.end_step()
+    if run.ema is not None:
+        run.ema.update(run.model, step)
+    return {**scalars, "wait": torch.tensor(waited / (time.monotonic() - start))}
+
+
+@contextlib.contextmanager
+def naming_clips(dataset: WindowDataset, batch: dict, step: int, folder: str) -> Iterator[None]:
+    """A NonFiniteLoss inside the block becomes an InputError that names the batch's clips."""
+    try:
+        yield
+    except NonFiniteLoss as error:
+        clips = sorted({dataset.clips[int(index)].folder for index in batch["clip"]})
+        raise InputError(
+            f"step {step}: {error}: training stopped. The newest checkpoint in {folder} is from "
+            f"before it. The batch was made of {', '.join(clips)}. If it comes back, lower the "
+            "learning rate, or train without --amp float16"
+        ) from error

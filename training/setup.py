@@ -1,0 +1,245 @@
+"""What the three training scripts share: device, seeds, loading, learning rates, and networks made
+ready. Resuming is in training/state.py, logging in training/log.py, the loop in training/loop.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from datasets import assemble
+from errors import InputError
+from hparams import HParams
+from training import distributed
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from datasets import WindowDataset
+
+logger = logging.getLogger(__name__)
+
+
+def select_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is the first GPU, or the CPU where there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"--device {name} cannot be used here ({str(error).splitlines()[0]})"
+        ) from error
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy and torch. The data have seeds of their own (datasets.py)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+class EndlessSampler(torch.utils.data.Sampler):
+    """(epoch, clip) keys without end: each epoch every clip once, in an order drawn from the seed.
+
+    A sample's place in the stream is its number alone, so starting at sample N repeats what a run
+    that was never stopped would have read. Of every `batch_size` * processes samples this process
+    gets its own `batch_size`.
+    """
+
+    def __init__(
+        self, clips: int, seed: int, start: int = 0, batch_size: int = 1, rank: int = 0,
+        processes: int = 1,
+    ) -> None:  # fmt: skip
+        self.clips, self.seed, self.start = clips, seed, start
+        self.batch_size, self.rank, self.processes = batch_size, rank, processes
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for number, key in enumerate(self._all()):
+            if number // self.batch_size % self.processes == self.rank:
+                yield key
+
+    def _all(self) -> Iterator[tuple[int, int]]:
+        epoch, position = divmod(self.start, self.clips)
+        while True:
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.clips)
+            for clip in order[position:]:
+                yield epoch, int(clip)
+            epoch, position = epoch + 1, 0
+
+
+def train_batches(
+    dataset: WindowDataset, batch_size: int, hp: HParams, start: int
+) -> Iterator[dict]:
+    """Batches of this process without end, from sample number `start` of all processes' on."""
+    sampler = EndlessSampler(
+        len(dataset), hp.seed, start, batch_size, distributed.rank(), distributed.world_size()
+    )
+    return _load(dataset, sampler, batch_size, hp)
+
+
+def validation_batches(dataset: WindowDataset, batch_size: int, hp: HParams) -> Iterator[dict]:
+    """The same windows every time: one of every clip, or hp.eval_windows going round the split;
+    shared out among processes.
+    """
+    count = hp.eval_windows or len(dataset)
+    numbers = range(distributed.rank(), count, distributed.world_size())
+    keys = [divmod(number, len(dataset)) for number in numbers]
+    return _load(dataset, keys, batch_size, hp)
+
+
+def _load(
+    dataset: WindowDataset, keys: list | EndlessSampler, batch_size: int, hp: HParams
+) -> Iterator[dict]:
+    workers = min(hp.num_workers, os.cpu_count() or 1)
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        batch_size,
+        sampler=keys,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # the global one is the models': loading must not shift it
+    )
+    iterator = iter(loader)
+    try:
+        yield from iterator
+    except InputError as error:
+        # a worker's error carries its traceback as text: its last line is the message
+        raise InputError(
+            str(error).strip().splitlines()[-1].removeprefix("errors.InputError: ")
+        ) from None
+    finally:
+        # now, not when it is collected: workers ignore SIGTERM, and at its own end Python would
+        # wait for them for ever
+        if workers:
+            iterator._shutdown_workers()
+
+
+def _start_worker(_: int) -> None:
+    import signal
+
+    import cv2
+
+    # a terminal or a job scheduler asks all processes to stop, but the main one answers: it
+    # finishes its step, for which it needs its workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+    cv2.setNumThreads(0)  # one thread per worker process, or they fight over the cores
+    torch.set_num_threads(1)
+
+
+def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """A loaded batch on `device`, as the train steps take it (datasets.assemble)."""
+    return assemble({name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()})
+
+
+def freeze(expert: nn.Module, batch_stats: bool) -> nn.Module:
+    """The expert as a judge: no gradients of its own, running statistics fixed (paper section 3.2).
+
+    batch_stats: judge by each batch's statistics, as the released scripts do by never leaving train
+    mode.
+    """
+    for parameter in expert.parameters():
+        parameter.requires_grad_(False)
+    return expert.train(batch_stats)
+
+
+def load_imagenet(encoder: nn.Module, source: str) -> None:
+    """torchvision's ImageNet weights into a crossattn's fresh face_encoder. source: a file, or
+    "download". InputError where they cannot be had or do not fit.
+    """
+    from models.checkpoint import read_checkpoint
+
+    if source == "download":
+        from torchvision.models import get_model_weights
+
+        try:
+            weights = get_model_weights(encoder.kind).DEFAULT
+            state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        except (OSError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"the weights of {encoder.kind} do not download: {reason}") from error
+    else:
+        state = read_checkpoint(source)["state_dict"]
+    try:
+        encoder.load_imagenet(state)
+    except InputError as error:
+        raise InputError(f"face_encoder_weights={source} is not it: {error}") from error
+
+
+def set_learning_rates(step: int, rates: dict[Optimizer, float], hp: HParams) -> None:
+    """Give every optimizer its rate for step `step` (from 0): constant, or hp's warm-up and cosine.
+
+    A function of the step alone, so that a resumed run goes on with the right one.
+    """
+    share = min(1.0, (step + 1) / hp.warmup_steps) if hp.warmup_steps else 1.0
+    if hp.cosine and hp.nsteps > hp.warmup_steps:
+        done = max(0.0, (step - hp.warmup_steps) / (hp.nsteps - hp.warmup_steps))
+        share *= 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    for optimizer, rate in rates.items():
+        for group in optimizer.param_groups:
+            group["lr"] = rate * share
+
+
+def place(model: nn.Module, device: torch.device, hp: HParams) -> nn.Module:
+    """The model on its device, in the memory layout that hp asks for, its batch norms seeing the
+    batches of all processes.
+    """
+    model = distributed.sync_batch_norm(model, device)
+    return model.to(device, memory_format=torch.channels_last if hp.channels_last else None)
+
+
+def speed_up(model: nn.Module, device: torch.device, hp: HParams) -> nn.Module:
+    """The model as training calls it: one of many processes, compiled. It shares its weights with
+    `model`, whose keys are saved.
+    """
+    model = distributed.wrap(model, device)
+    return torch.compile(model) if hp.compile else model
+
+
+def create_adam(
+    model: nn.Module, rate: float, device: torch.device, betas: tuple[float, float] = (0.9, 0.999)
+) -> torch.optim.Adam:
+    """Adam, in one kernel on a GPU."""
+    return torch.optim.Adam(
+        model.parameters(), lr=rate, betas=betas, fused=True if device.type == "cuda" else None
+    )
+
+
+def launch(args: argparse.Namespace, hp: HParams, check: Callable, train: Callable) -> None:
+    """check(args, hp) where --check asks for it, else train(args, hp, device): on this process'
+    device, under torchrun as a member of its group.
+    """
+    if args.check:
+        check(args, hp)
+        return
+    with distributed.process_group(select_device(args.device)) as device:
+        train(args, hp, device)
+
+
+def finished(step: int, epoch: int, hp: HParams) -> bool:
+    """Whether hp.nsteps or hp.nepochs has been reached."""
+    return epoch >= hp.nepochs or (hp.nsteps > 0 and step >= hp.nsteps)
+
+
+def progress(start: int, hp: HParams) -> object:
+    """A progress bar over steps; quiet where standard error is not a terminal."""
+    from tqdm import tqdm
+
+    quiet = not (sys.stderr.isatty() and distributed.is_main())
+    return tqdm(initial=start, total=hp.nsteps or None, unit="step", disable=quiet)
