@@ -1,6 +1,8 @@
 """The generator for other engines, written to a file.
 
-python -m backends export --checkpoint_path checkpoints/wav2lip.pth --out wav2lip.onnx
+    python -m backends export --checkpoint_path checkpoints/wav2lip.pth --out wav2lip.onnx
+
+The file is checked against PyTorch (onnx.py).
 """
 
 from __future__ import annotations
