@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from errors import InputError, run_cli
-from inference import add_model_arguments, create_lipsync
+from lipsync.engine import add_model_arguments, create_lipsync
 from lipsync.options import positive
 
 EXAMPLES = Path(__file__).resolve().parent / "data" / "app_examples"
@@ -182,7 +182,7 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"no generator: give --checkpoint_path; {REMEDY}")
     if not os.path.exists(args.checkpoint_path):
         raise InputError(f"checkpoint not found: {args.checkpoint_path}; {REMEDY}")
-    from backends.api import require_package
+    from errors import require_package
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     require_package("gradio", "the web page", "-r requirements-app.txt")

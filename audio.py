@@ -164,3 +164,24 @@ def quiet_rows(wav: np.ndarray, rows: int, level: float) -> np.ndarray:
     # padded with what is at the ends, so that a pause there need not be longer
     wide = binary_opening(np.pad(quiet, MEL_STEPS, mode="edge"), np.ones(MEL_STEPS))
     return wide[MEL_STEPS:-MEL_STEPS]
+
+
+class ShortWindow(ValueError):
+    """The mel spectrogram ends before the window does."""
+
+
+def crop_audio_window(
+    mel: np.ndarray, start_frame: int, fps: float = 25.0, steps: int = 16
+) -> np.ndarray:
+    """The `steps` mel rows that begin with video frame `start_frame`. mel (T, 80) -> (steps, 80).
+
+    The first row is truncated, not rounded, as in the released code: rounding would shift every
+    third window by a row.
+    """
+    first = int(MEL_RATE * start_frame / fps)
+    window = mel[first : first + steps] if start_frame >= 0 else mel[:0]
+    if len(window) < steps:
+        raise ShortWindow(
+            f"frame {start_frame}: mel has {len(mel)} rows, needs {first}..{first + steps}"
+        )
+    return window

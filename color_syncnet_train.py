@@ -13,6 +13,7 @@ import argparse
 
 from errors import run_cli
 from hparams import HParams, add_training_arguments, load_training_hparams
+from training.steps import expert_step as train_step
 
 # torch and what needs it are imported inside the functions, so that --help answers at once
 
@@ -21,32 +22,6 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Train the lip-sync expert.")
     add_training_arguments(parser)
     return parser
-
-
-def train_step(batch: dict, model, optimizer, hp: HParams | None = None, precision=None) -> dict:
-    """One update. Returns the scalars loss, accuracy and grad_norm; contrastive (hp.syncnet_loss)
-    also nce and bce.
-    """
-    from models.syncnet import contrastive_loss, cosine_loss, sync_accuracy
-    from training.precision import Precision
-
-    hp, precision = hp or HParams(), precision or Precision()
-    model.train()
-    with precision.no_sync(model):
-        with precision.autocast():
-            audio, face = model(batch["mel"], batch["x"])  # (B, 512) each
-        if hp.syncnet_loss == "contrastive":
-            scalars = contrastive_loss(
-                *(audio, face, batch["group"], hp.contrastive_temperature, hp.contrastive_bce),
-                start=batch["start"],
-            )
-        else:
-            scalars = {
-                "loss": cosine_loss(audio, face, batch["y"]),
-                "accuracy": sync_accuracy(audio, face, batch["y"]),
-            }
-        precision.backward(scalars["loss"])
-    return scalars | precision.update(optimizer, model)
 
 
 def main(args: argparse.Namespace) -> None:

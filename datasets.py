@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from audio import MEL_RATE
+from audio import crop_audio_window
 from corpus.clips import Clip, index_clip, open_mel
 from errors import InputError
 from hparams import HParams, get_image_list
@@ -23,27 +23,6 @@ from hparams import HParams, get_image_list
 MAX_BAD_CLIPS = 50  # clips with something unreadable that a run puts up with
 
 logger = logging.getLogger(__name__)
-
-
-class ShortWindow(ValueError):
-    """The mel spectrogram ends before the window does."""
-
-
-def crop_audio_window(
-    mel: np.ndarray, start_frame: int, fps: float = 25.0, steps: int = 16
-) -> np.ndarray:
-    """The `steps` mel rows that begin with video frame `start_frame`. mel (T, 80) -> (steps, 80).
-
-    The first row is truncated, not rounded, as in the released code: rounding would shift every
-    third window by a row.
-    """
-    first = int(MEL_RATE * start_frame / fps)
-    window = mel[first : first + steps] if start_frame >= 0 else mel[:0]
-    if len(window) < steps:
-        raise ShortWindow(
-            f"frame {start_frame}: mel has {len(mel)} rows, needs {first}..{first + steps}"
-        )
-    return window
 
 
 def get_segmented_mels(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 
 class InputError(Exception):
@@ -74,3 +76,16 @@ def require_file(path: str | os.PathLike, what: str) -> str:
     except OSError as error:
         raise InputError(f"{what} cannot be read: {path} ({error.strerror})") from error
     return path
+
+
+class MissingPackage(InputError):
+    """An optional package is not installed, or does not import."""
+
+
+def require_package(package: str, what: str, remedy: str) -> ModuleType:
+    """The module, or MissingPackage: one line with what needs it and the remedy."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        reason = str(error).splitlines()[0]
+        raise MissingPackage(f"{what} needs {package} ({reason}): pip install {remedy}") from error

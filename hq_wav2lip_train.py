@@ -16,6 +16,8 @@ from functools import partial
 import wav2lip_train
 from errors import run_cli
 from hparams import HParams, load_training_hparams
+from training.steps import create_mask_loss
+from training.steps import quality_step as train_step
 
 # torch and what needs it are imported inside the functions, so that --help answers at once
 
@@ -27,62 +29,6 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--disc_checkpoint_path", help="discriminator to start from while checkpoint_dir holds none"
     )
     return parser
-
-
-def train_step(
-    batch: dict, model, disc, expert, optimizer, disc_optimizer, syncnet_wt: float, disc_wt: float,
-    precision=None, called_disc=None, mask_loss=None,
-) -> tuple[dict, object]:  # fmt: skip
-    """One update of both networks. Returns the scalars l1, sync, perceptual, disc_real, disc_fake,
-    total, l1_mouth, grad_norm, with mask_loss also mask, and the generated frames (B, 3, T, H, W).
-
-    called_disc: the discriminator as its own update calls it (speed_up), by default `disc`.
-    """
-    from torch.nn.functional import l1_loss
-
-    from models.syncnet import generator_sync_loss
-    from models.wav2lip import mouth_l1, probability_loss
-    from training.precision import Precision
-
-    precision, called_disc = precision or Precision(), called_disc or disc
-    model.train()
-    disc.train()
-
-    # Generator
-    disc.requires_grad_(False)
-    with precision.no_sync(model):
-        with precision.autocast():
-            generated, masked = wav2lip_train.generate(batch, model, mask_loss)
-            sync = generator_sync_loss(expert, batch["mel"], generated, syncnet_wt)
-            perceptual = disc.perceptual_forward(generated)
-        generated = precision.full(generated)
-        l1 = l1_loss(generated, batch["y"])
-        total = syncnet_wt * sync + disc_wt * perceptual + (1 - syncnet_wt - disc_wt) * l1
-        total = total + sum(masked.values())
-        precision.backward(total)
-    norm = precision.update(optimizer, model)
-
-    # Discriminator
-    disc.requires_grad_(True)
-    with precision.no_sync(called_disc):
-        with precision.autocast():
-            disc_real = probability_loss(called_disc(batch["y"]), 1.0)
-        precision.backward(disc_real)
-        with precision.autocast():
-            disc_fake = probability_loss(called_disc(generated.detach()), 0.0)
-        precision.backward(disc_fake)
-    precision.update(disc_optimizer, disc)
-    return {
-        "l1": l1,
-        "sync": sync,
-        "perceptual": perceptual,
-        "disc_real": disc_real,
-        "disc_fake": disc_fake,
-        "total": total,
-        "l1_mouth": mouth_l1(generated, batch["y"]),
-        **masked,
-        **norm,
-    }, generated
 
 
 def validate(model, disc, expert, batches, device, precision) -> tuple[dict, tuple | None]:
@@ -111,14 +57,20 @@ def main(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace, hp: HParams, device) -> None:
     """Data, models, optimizers, resume, loop."""
-    train_set, val_set, expert, model = wav2lip_train.prepare(args, hp, device)
     from models import create_model
     from training.log import RunLog
     from training.loop import Run
     from training.precision import Ema, Precision
-    from training.setup import place, set_learning_rates, speed_up
+    from training.setup import (
+        create_optimizers,
+        place,
+        prepare_generator,
+        set_learning_rates,
+        speed_up,
+    )
     from training.state import Checkpoints
 
+    train_set, val_set, expert, model = prepare_generator(args, hp, device)
     disc = create_model("Wav2Lip_disc_qual", width=hp.width, img_size=hp.img_size)
     disc = place(disc, device, hp)
     optimizers = create_optimizers(model, disc, hp, device)
@@ -133,7 +85,7 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
     state = checkpoints.resume({"": args.checkpoint_path, "disc_": args.disc_checkpoint_path})
     run = Run(hp, device, train_set, val_set, model, precision, log, checkpoints, state, ema)
     called, called_disc = speed_up(model, device, hp), speed_up(disc, device, hp)
-    mask_loss = wav2lip_train.create_mask_loss(hp)
+    mask_loss = create_mask_loss(hp)
 
     def step(batch: dict) -> dict:
         set_learning_rates(state["global_step"], rates, hp)
@@ -147,17 +99,6 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
         return validate(ema.model if ema else model, disc, expert, batches, device, precision)
 
     wav2lip_train.train_generator(run, step, evaluate, hp.hq_syncnet_wt_gated)
-
-
-def create_optimizers(model, disc, hp: HParams, device) -> tuple:
-    """Adam for both networks, with a first beta of 0.5 as usual for adversarial training."""
-    from training.setup import create_adam
-
-    betas = (hp.disc_beta1, 0.999)
-    return (
-        create_adam(model, hp.initial_learning_rate, device, betas),
-        create_adam(disc, hp.disc_initial_learning_rate, device, betas),
-    )
 
 
 if __name__ == "__main__":

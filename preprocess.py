@@ -228,8 +228,8 @@ def make_filelists(args: argparse.Namespace) -> None:
 def correct_sync(args: argparse.Namespace) -> None:
     """Sounds shifted as an expert says, or all of them put back."""
     from hparams import HParams
+    from models.device import select_device
     from preparation.sync import correct_root, undo_root
-    from training.setup import select_device
 
     if args.undo_sync:
         undo_root(args.preprocessed_root)
@@ -249,8 +249,8 @@ def correct_sync(args: argparse.Namespace) -> None:
 
 def examine(args: argparse.Namespace) -> None:
     """The doctor's page, numbers and picture."""
+    from models.device import select_device
     from preparation import doctor
-    from training.setup import select_device
 
     doctor.examine(
         args.preprocessed_root,

@@ -10,11 +10,12 @@ below 0.75; aim at 0.2. The second generator family: `--config configs/crossattn
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from errors import InputError, run_cli
+from errors import run_cli
 from hparams import HParams, add_training_arguments, load_training_hparams
+from training.steps import create_mask_loss
+from training.steps import generator_step as train_step
 
 if TYPE_CHECKING:
     from training.loop import Run
@@ -29,51 +30,6 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--syncnet_checkpoint_path", required=True, help="the trained lip-sync expert"
     )
     return parser
-
-
-def train_step(
-    batch: dict, model, expert, optimizer, syncnet_wt: float, precision=None, mask_loss=None
-) -> tuple[dict, object]:
-    """One update. Returns scalars l1, sync, total, l1_mouth, grad_norm, with mask_loss also mask,
-    and the frames (B, 3, T, H, W).
-    """
-    from torch.nn.functional import l1_loss
-
-    from models.syncnet import generator_sync_loss
-    from models.wav2lip import mouth_l1
-    from training.precision import Precision
-
-    precision = precision or Precision()
-    model.train()
-    with precision.no_sync(model):
-        with precision.autocast():
-            generated, masked = generate(batch, model, mask_loss)
-            sync = generator_sync_loss(expert, batch["mel"], generated, syncnet_wt)
-        generated = precision.full(generated)
-        l1 = l1_loss(generated, batch["y"])
-        total = syncnet_wt * sync + (1 - syncnet_wt) * l1 + sum(masked.values())
-        precision.backward(total)
-    scalars = {"l1": l1, "sync": sync, "total": total, "l1_mouth": mouth_l1(generated, batch["y"])}
-    return scalars | masked | precision.update(optimizer, model), generated
-
-
-def generate(batch: dict, model, mask_loss: Callable | None) -> tuple[object, dict]:
-    """The frames (B, 3, T, H, W), and of a model with a mask {"mask": its loss}, else {}."""
-    if mask_loss is None:
-        return model(batch["indiv_mels"], batch["x"]), {}
-    frames, mask = model(batch["indiv_mels"], batch["x"], masks=True)
-    return frames, {"mask": mask_loss(mask)}
-
-
-def create_mask_loss(hp: HParams) -> Callable | None:
-    """The loss of the masks of hp.model; None where it has none."""
-    if hp.model != "crossattn":
-        return None
-    from functools import partial
-
-    from models.face_compositor import mask_loss
-
-    return partial(mask_loss, mean_wt=hp.mask_wt, smooth_wt=hp.mask_smooth_wt)
 
 
 def validate(model, expert, batches, device, precision) -> tuple[dict[str, float], tuple | None]:
@@ -119,31 +75,6 @@ def sync_weight(state: dict, hp: HParams) -> float:
     return hp.syncnet_wt + share * (state["syncnet_wt"] - hp.syncnet_wt)
 
 
-def prepare(args: argparse.Namespace, hp: HParams, device) -> tuple:
-    """What both generator trainings begin with: training and validation set, the frozen expert, a
-    fresh generator. InputError where data or expert are unusable.
-    """
-    from datasets import Wav2LipDataset
-    from models import create_model
-    from models.checkpoint import load_model
-    from training.setup import freeze, load_imagenet, place, seed_everything
-
-    seed_everything(hp.seed)
-    expert = load_model(args.syncnet_checkpoint_path, "SyncNet_color").to(device)
-    if expert.img_size != hp.img_size:
-        raise InputError(
-            f"the expert {args.syncnet_checkpoint_path} judges pictures of {expert.img_size} px, "
-            f"the generator makes {hp.img_size} px: train an expert with img_size={hp.img_size}"
-        )
-    train_set = Wav2LipDataset(args.data_root, "train", hp, args.filelists)
-    val_set = Wav2LipDataset(args.data_root, "val", hp, args.filelists)
-    model = create_model(hp.model, hp.width, hp.img_size, hp.audio_encoder, hp.face_encoder)
-    if hp.model == "crossattn" and hp.face_encoder_weights:
-        load_imagenet(model.face_encoder, hp.face_encoder_weights)
-    model = place(model, device, hp)
-    return train_set, val_set, freeze(expert, hp.expert_batch_stats), model
-
-
 def main(args: argparse.Namespace) -> None:
     hp = load_training_hparams(args)
     from training.check import check_generator
@@ -154,13 +85,13 @@ def main(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace, hp: HParams, device) -> None:
     """Data, models, optimizer, resume, loop."""
-    train_set, val_set, expert, model = prepare(args, hp, device)
     from training.log import RunLog
     from training.loop import Run
     from training.precision import Ema, Precision
-    from training.setup import create_adam, set_learning_rates, speed_up
+    from training.setup import create_adam, prepare_generator, set_learning_rates, speed_up
     from training.state import Checkpoints
 
+    train_set, val_set, expert, model = prepare_generator(args, hp, device)
     optimizer = create_adam(model, hp.initial_learning_rate, device)
     precision = Precision(hp, device)
     ema = Ema(model, hp.ema) if hp.ema else None

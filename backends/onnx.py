@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.api import Backend, require_package
-from errors import InputError
+from backends.base import Backend
+from errors import InputError, require_package
 from media.files import replacing
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.api import Backend, require_package
-from errors import InputError
+from backends.base import Backend
+from errors import InputError, require_package
 
 if TYPE_CHECKING:
     import openvino
@@ -165,7 +165,7 @@ def mean_ssim(truth: np.ndarray, generated: np.ndarray) -> float:
     """Of frames uint8 BGR (N, H, W, 3)."""
     import torch
 
-    from evaluation.quality_metrics import Batch, Picture
+    from media.difference import picture_tensor, ssim
 
-    batch = Batch(truth, generated, [None] * len(truth), 0)
-    return float(np.mean(Picture(torch.device("cpu"))(batch)["ssim"]))
+    with torch.inference_mode():
+        return float(np.mean(ssim(*(picture_tensor(x, "cpu") for x in (truth, generated)))))

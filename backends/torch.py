@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from backends.api import Backend
+from backends.base import Backend
 
 MAX_GRAPHS = 4  # CUDA graphs kept, one for each batch size; each holds its own activations
 

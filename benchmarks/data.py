@@ -140,9 +140,9 @@ class ReleasedWay:
         import librosa
         import numpy as np
 
-        from audio import melspectrogram
+        from audio import crop_audio_window, melspectrogram
         from corpus.clips import get_window, read_window
-        from datasets import crop_audio_window, get_segmented_mels
+        from datasets import get_segmented_mels
 
         clip, hp = self.clips[key[1]], self.hp
         listed = set(glob.glob(os.path.join(clip.folder, "*.jpg")))

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backends.api import NAMES, Backend, create_backend
+from backends.api import NAMES, create_backend
+from backends.base import Backend
 from errors import InputError
 
 EAGER = "eager"

@@ -258,7 +258,7 @@ class Metrics:
         """The unpaired test set's protocol, each video with its own sound."""
         from evaluation.gen_videos_from_filelist import FPS, generate_pairs
         from evaluation.pairs import Pair
-        from inference import LipSync
+        from lipsync.engine import LipSync
 
         args, options = self.args, detector_options(self.args)
         lipsync = LipSync(self.files["generator"], args.device, args.detector, options)

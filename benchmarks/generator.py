@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from backends.api import Backend
+from backends.base import Backend
 from benchmarks.common import (
     best_times,
     circumstances,
@@ -34,7 +34,8 @@ def generator_benchmark(checkpoint: str, args: argparse.Namespace) -> None:
     from backends.torch import TorchBackend
     from benchmarks.engines import make_engines
     from models.checkpoint import load_generator
-    from training.setup import select_device
+    from models.cost import frame_flop
+    from models.device import select_device
 
     facts, device = circumstances(), select_device(args.device)
     gpu = device.type == "cuda"
@@ -74,17 +75,6 @@ def generator_benchmark(checkpoint: str, args: argparse.Namespace) -> None:
     content = {"gflop_per_frame": operations / 1e9, "generator": rows}
     content["matmul_tflops"] = {name: flops / 1e12 for name, flops in peaks.items()}
     write_report(args.json, facts, content)
-
-
-def frame_flop(model) -> int:
-    """Floating-point operations (a multiplication and an addition are two) of one frame."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    audio, face = torch.zeros(1, 1, 80, 16), torch.zeros(1, 6, model.img_size, model.img_size)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(audio, face)
-    return counter.get_total_flops()
 
 
 def matmul_flops(device, dtype, repeats: int) -> float:

@@ -8,7 +8,7 @@ import itertools
 import os
 import tempfile
 
-from backends.api import Backend
+from backends.base import Backend
 from benchmarks.common import (
     best_times,
     circumstances,
@@ -102,7 +102,7 @@ def make_job(args: argparse.Namespace, folder: str) -> Job:
 def speed_benchmark(checkpoint: str, folder: str, args: argparse.Namespace) -> None:
     """Each stage alone, then the whole; the memory of each whole in a process of its own."""
     from benchmarks.memory import peak_memory
-    from inference import LipSync
+    from lipsync.engine import LipSync
 
     job, facts = make_job(args, folder), circumstances()
     lipsyncs = {

@@ -88,7 +88,7 @@ def run_job(job: dict) -> dict:
     import torch  # noqa: F401
 
     from benchmarks.engines import EAGER, EagerBackend
-    from inference import LipSync
+    from lipsync.engine import LipSync
     from models.checkpoint import load_generator
 
     before, start = status_mb("VmRSS"), time.perf_counter()

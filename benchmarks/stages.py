@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends.api import Backend
+from backends.base import Backend
 from benchmarks.common import best_times, number, print_table
 from errors import InputError
 from lipsync.options import Options

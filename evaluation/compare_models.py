@@ -70,11 +70,11 @@ def _runs(args: argparse.Namespace) -> str:
 
 def measure(name: str, checkpoints: str, clips: list, args: argparse.Namespace) -> dict:
     """One row: the last validation's losses, scores on the clips, size and speed."""
-    from benchmarks.generator import frame_flop
-    from evaluation.curves import read_metrics
     from evaluation.demo_report import mouth_scores, newest
-    from inference import LipSync
+    from lipsync.engine import LipSync
     from models.checkpoint import load_generator
+    from models.cost import frame_flop
+    from training.curves import read_metrics
 
     weights = newest(checkpoints)
     last = read_metrics(os.path.join(_runs(args), name), "val")[-1]
@@ -173,8 +173,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from evaluation.curves import plot_curves
     from evaluation.demo_report import load_clips, newest
+    from training.curves import plot_curves
 
     args.expert_file = newest(args.expert)
     os.makedirs(args.out, exist_ok=True)

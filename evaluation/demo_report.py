@@ -166,8 +166,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from evaluation.curves import plot_curves
-    from inference import LipSync
+    from lipsync.engine import LipSync
+    from training.curves import plot_curves
 
     os.makedirs(args.out, exist_ok=True)
     clips = load_clips(args.data_root, args.preprocessed_root)

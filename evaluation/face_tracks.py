@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from errors import InputError
-from face_detection.api import Box
-from preparation.pieces import ShotCuts, overlap
+from face_detection.base import Box
+from face_detection.shots import ShotCuts, overlap
 
 FPS = 25.0
 CROP_SIZE = 224  # px: the side of SyncNet v2's frames

@@ -228,7 +228,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def make_detector(args: argparse.Namespace):
     """The face detector that its flags and --device ask for."""
-    from training.setup import select_device
+    from models.device import select_device
 
     return create_detector(args.detector, str(select_device(args.device)), **detector_options(args))
 

@@ -34,7 +34,7 @@ from face_detection.track import NoFace
 from media.files import file_label
 
 if TYPE_CHECKING:
-    from inference import LipSync
+    from lipsync.engine import LipSync
 
 # torch, OpenCV and the detectors are imported inside the functions, so that --help answers at once
 
@@ -183,7 +183,7 @@ def add_generation_arguments(
 
 def generate_from_args(args: argparse.Namespace, pairs: Sequence[Pair], **options) -> None:
     """generate_pairs with the arguments of add_generation_arguments; prints what was made."""
-    from inference import LipSync
+    from lipsync.engine import LipSync
 
     shard = parse_shard(args.shard)
     audio_root = options.pop("audio_root", None) or args.data_root

@@ -28,7 +28,7 @@ class InceptionFeatures:
     """
 
     def __init__(self, weights: str | os.PathLike | None = None, device: str = "auto") -> None:
-        from training.setup import select_device
+        from models.device import select_device
 
         self.device = select_device(device)
         path = INCEPTION.find(weights)

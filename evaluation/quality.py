@@ -68,7 +68,7 @@ class QualityMeter:
         identity_every: int = 5,
         device: str = "auto",
     ) -> None:
-        from training.setup import select_device
+        from models.device import select_device
 
         self.device, self.detector = select_device(device), detector
         self.networks, self.shorter = dict(networks or {}), shorter
@@ -82,7 +82,7 @@ class QualityMeter:
     @property
     def settings(self) -> dict:
         """What the scores depend on, for a ScoreTable."""
-        from evaluation.quality_metrics import PSNR_LIMIT
+        from media.difference import PSNR_LIMIT
 
         return {
             "faces": self.detector.name,

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from media.difference import picture_tensor, psnr, ssim
+
 if TYPE_CHECKING:
     import torch
 
     from evaluation.identity import FaceRecognizer
 
-PSNR_LIMIT = 100.0  # dB, for equal pictures: infinity has no mean
 MIN_REGION = 12  # px: SSIM's window is 11
 STEPS = 5  # frames in a window of the expert
 
@@ -48,7 +49,9 @@ class Picture:
         import torch
 
         with torch.inference_mode():
-            truth, generated = (_tensor(x, self.device) for x in (batch.truth, batch.generated))
+            truth, generated = (
+                picture_tensor(x, self.device) for x in (batch.truth, batch.generated)
+            )
             scores = {"psnr": psnr(truth, generated), "ssim": ssim(truth, generated)}
             if self.lpips is not None:
                 distance = self.lpips(truth / 127.5 - 1, generated / 127.5 - 1)
@@ -81,7 +84,7 @@ class Mouth:
         scores: Scores = {"psnr_mouth": [], "ssim_mouth": [], "l1_mouth": []}
         for regions in mouths(batch):
             with torch.inference_mode():
-                a, b = (_tensor(region[None], self.device) for region in regions)
+                a, b = (picture_tensor(region[None], self.device) for region in regions)
                 scores["psnr_mouth"] += psnr(a, b)
                 scores["ssim_mouth"] += ssim(a, b)
                 scores["l1_mouth"].append(float((a - b).abs().mean()))
@@ -137,7 +140,7 @@ class SyncDistance:
     def __call__(self, batch: Batch) -> Scores:
         import torch
 
-        from datasets import ShortWindow, crop_audio_window
+        from audio import ShortWindow, crop_audio_window
         from face_detection.track import crop_face
 
         size = self.expert.img_size
@@ -165,35 +168,3 @@ class SyncDistance:
             mel = torch.from_numpy(np.stack(mels)).to(device)  # (B, 1, 80, 16)
             cosine = (self.expert.embed_face(face) * self.expert.embed_audio(mel)).sum(dim=1)
         return {"lsd": (1 - cosine).tolist()}
-
-
-def psnr(truth: torch.Tensor, generated: torch.Tensor) -> list[float]:
-    """Peak signal-to-noise ratio in dB of each of N pictures (N, 3, H, W) in 0..255; at most
-    PSNR_LIMIT.
-    """
-    from torchmetrics.functional.image import peak_signal_noise_ratio
-
-    values = peak_signal_noise_ratio(
-        generated, truth, data_range=255.0, reduction="none", dim=(1, 2, 3)
-    )
-    return values.clamp(max=PSNR_LIMIT).tolist()
-
-
-def ssim(truth: torch.Tensor, generated: torch.Tensor) -> list[float]:
-    """Structural similarity (Wang et al., 2004: Gaussian window of 11, sigma 1.5; the mean over the
-    channels) of each of N pictures (N, 3, H, W) in 0..255.
-    """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    values = structural_similarity_index_measure(
-        generated, truth, data_range=255.0, reduction="none"
-    )
-    return values.reshape(-1).tolist()
-
-
-def _tensor(frames: np.ndarray, device: torch.device) -> torch.Tensor:
-    """uint8 BGR (N, H, W, 3) -> float RGB (N, 3, H, W) in 0..255."""
-    import torch
-
-    rgb = np.ascontiguousarray(frames[..., ::-1])
-    return torch.from_numpy(rgb).to(device).permute(0, 3, 1, 2).float()

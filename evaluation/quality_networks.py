@@ -23,7 +23,7 @@ def load_lpips(path: str | os.PathLike | None = None, device: str = "auto"):
     from lpips import LPIPS
 
     from models.checkpoint import read_checkpoint
-    from training.setup import select_device
+    from models.device import select_device
 
     found = ALEXNET.find(path)
     state = read_checkpoint(found)["state_dict"]

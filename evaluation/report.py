@@ -205,7 +205,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     from evaluation.report_plots import plot_report
     from evaluation.report_text import write_report
-    from inference import LipSync
+    from lipsync.engine import LipSync
 
     pairs = read_pairs(args.filelist)[: args.limit]
     require_some(pairs, args.data_root, args.data_root)

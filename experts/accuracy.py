@@ -70,7 +70,7 @@ def embed_mels(
     """
     import torch
 
-    from datasets import crop_audio_window
+    from audio import crop_audio_window
 
     device = next(expert.parameters()).device
     steps = hp.syncnet_mel_step_size

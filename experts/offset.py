@@ -73,7 +73,7 @@ class Offset:
 def load_expert(path: str | os.PathLike, device: str | torch.device = "auto") -> Expert:
     """The expert in a checkpoint, told apart by its parameters; InputError for other models."""
     from models.checkpoint import load_model, read_checkpoint
-    from training.setup import select_device
+    from models.device import select_device
 
     selected = select_device(device)
     parameters = read_checkpoint(path)["state_dict"]

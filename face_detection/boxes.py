@@ -12,7 +12,7 @@ import math
 import os
 
 from errors import InputError, require_file
-from face_detection.api import Box
+from face_detection.base import Box
 
 
 class KnownBoxes:

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from face_detection.api import Box
+from face_detection.base import Box
 from face_detection.choice import Detections
 from media.files import digest, write_json
 

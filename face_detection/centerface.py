@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from errors import InputError
-from face_detection.api import Box, as_batch, best_first
+from face_detection.base import Box, as_batch, best_first
 
 STRIDE = 4  # input pixels per cell of the network's maps
 MULTIPLE = 32  # the network halves its input five times

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from face_detection.api import Box
-from preparation.pieces import ShotCuts, overlap
+from face_detection.base import Box
+from face_detection.shots import ShotCuts, overlap
 
 MIN_IOU = 0.3  # of one face in two searched frames
 FILL = 12  # frames (half a second at 25 fps) for which a lost face is still interpolated

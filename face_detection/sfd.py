@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from errors import InputError
-from face_detection.api import Box, as_batch, best_first
+from face_detection.base import Box, as_batch, best_first
 from models.checkpoint import load_weights, read_checkpoint
 from models.pretrained import Weights
 

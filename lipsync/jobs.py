@@ -106,7 +106,7 @@ def _do(lipsync, job: Job) -> dict:
 
 
 def _in_turn(args: argparse.Namespace, jobs: list[Job]) -> Iterator[tuple[Job, dict]]:
-    from inference import create_lipsync
+    from lipsync.engine import create_lipsync
 
     lipsync = create_lipsync(args) if jobs else None
     for job in jobs:
@@ -170,7 +170,7 @@ def _work(args: argparse.Namespace, pipe: Connection, cores: int) -> None:
     import cv2
     import torch
 
-    from inference import create_lipsync
+    from lipsync.engine import create_lipsync
 
     torch.set_num_threads(cores)
     cv2.setNumThreads(cores)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from errors import InputError
 
+PADS = ("loop", "bounce", "hold", "trim", "stretch")
 SIDES = ("TOP", "BOTTOM", "LEFT", "RIGHT")
 
 
@@ -60,7 +61,6 @@ class Options:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of Options."""
     from lipsync.paste import MASKS, PASTES
-    from lipsync.source import PADS
 
     # fmt: off
     add = parser.add_argument_group("video").add_argument

@@ -15,7 +15,6 @@ from face_detection.track import BoxSmoother, BoxTuple, NoFace, checked_box, fac
 from lipsync.options import Options
 from media.streams import ahead
 
-PADS = ("loop", "bounce", "hold", "trim", "stretch")
 SEGMENT_BYTES = 2**26  # of frames that are held to be played backwards
 NO_FACE_REMEDY = "give its place with --box top bottom left right, or try another --detector"
 

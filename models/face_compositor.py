@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lipsync.paste import feather_mask
 from models.conv import Conv2d, zeroed
+from models.feather import feather_mask
 
 FIRST_LOGIT = 2.0  # an untrained mask takes 0.88 of the generated: else that would learn slowly
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backends.api import CHUNK
+from backends.base import CHUNK
 from errors import InputError
 from lipsync.options import add_arguments, options_from
 

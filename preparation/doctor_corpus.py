@@ -12,7 +12,7 @@ from corpus.listing import SPLITS, clip_groups
 from hparams import read_filelist
 from preparation.doctor_measure import Measures
 
-# Two clips' vectors (doctor_signal.py), whose product is 1 for equal ones. Sound: of 37 real clips
+# Two clips' vectors (doctor_measure.py), whose product is 1 for equal ones. Sound: of 37 real clips
 # that were encoded again (AAC 64k, quieter) the least alike had 0.97; of 24,000 pairs of others,
 # most of them GRID's sentences of one speaker, the most alike had 0.83. Pictures: clips of one
 # video file have 1, others had up to 0.65; but so had copies encoded again: their boxes differ.

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
+from face_detection.shots import area, overlap
 
 if TYPE_CHECKING:
-    from face_detection.api import Box
+    from face_detection.base import Box
 
 MIN_IOU = 0.3  # of a face in two neighbouring frames; a head does not jump further in 40 ms
 MAX_GAP = 12  # frames (half a second) for which a tracked face may be missed
-CUT_WIDTH = 160  # pixels; enough to tell a cut, and cheap for 4K
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,6 @@ class Piece:
         """Cut the frames behind the last one with a face."""
         while self.boxes and self.boxes[-1] is None:
             self.boxes.pop()
-
-
-def overlap(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes."""
-    width = min(a.x2, b.x2) - max(a.x1, b.x1)
-    height = min(a.y2, b.y2) - max(a.y1, b.y1)
-    if width <= 0 or height <= 0:
-        return 0.0
-    return width * height / (_area(a) + _area(b) - width * height)
-
-
-def _area(box: Box) -> float:
-    return (box.x2 - box.x1) * (box.y2 - box.y1)
 
 
 def follow(boxes: Sequence[Box], last: Box | None) -> Box | None:
@@ -88,7 +74,7 @@ class Pieces:
             if cut or full or self._missed > MAX_GAP:
                 ended, box = self.end(index), None
         if box is None and (self.piece is None or not self.rules.split):
-            box = max(boxes, key=_area, default=None)  # a new person: the largest
+            box = max(boxes, key=area, default=None)  # a new person: the largest
             if box is not None and self.piece is None:
                 self.piece = Piece(index)
         if self.piece is not None:
@@ -105,24 +91,3 @@ class Pieces:
             if self.rules.split:
                 ended.trim()
         return ended
-
-
-class ShotCuts:
-    """Tells, frame by frame, whether a new shot begins (PySceneDetect's content detector)."""
-
-    def __init__(self) -> None:
-        from scenedetect import FrameTimecode
-        from scenedetect.detectors import ContentDetector
-
-        # without a shortest scene it judges by two neighbouring frames alone, so that a run that
-        # is taken up in the middle judges alike
-        self._detector = ContentDetector(min_scene_len=0)
-        self._timecode = FrameTimecode
-
-    def feed(self, index: int, frame: np.ndarray) -> bool:
-        """Whether `frame`, uint8 BGR (H, W, 3), differs from the one before as two shots do."""
-        import cv2
-
-        height = max(1, round(frame.shape[0] * CUT_WIDTH / frame.shape[1]))
-        small = cv2.resize(frame, (CUT_WIDTH, height), interpolation=cv2.INTER_AREA)
-        return bool(self._detector.process_frame(self._timecode(index, fps=25.0), small))

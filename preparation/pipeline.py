@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from errors import InputError
+from face_detection.shots import ShotCuts
 from media.files import write_json
 from preparation.clip_writer import (
     FPS,
@@ -26,7 +27,7 @@ from preparation.clip_writer import (
     write_sound,
 )
 from preparation.detection import DetectionService, Immediate, Stages
-from preparation.pieces import Piece, PieceRules, Pieces, ShotCuts
+from preparation.pieces import Piece, PieceRules, Pieces
 
 CHUNK_BYTES = 2**26  # of frames decoded at once for one video, whatever their size
 

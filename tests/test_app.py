@@ -22,8 +22,8 @@ from conftest import REPOSITORY, assert_refused, run_script
 from test_app_jobs import files, speech
 
 from app import make_examples, serving, sweep, warm_up
-from backends.api import Backend
-from inference import LipSync
+from backends.base import Backend
+from lipsync.engine import LipSync
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")

@@ -17,9 +17,9 @@ from conftest import REPOSITORY
 
 from app import make_examples, private_folder
 from audio import save_wav
-from backends.api import CHUNK
+from backends.base import CHUNK
 from errors import InputError
-from inference import LipSync
+from lipsync.engine import LipSync
 from lipsync.options import Options
 from media.read import probe
 from page.jobs import SHOWN, Jobs, Stopped, parse_options, shown_flags

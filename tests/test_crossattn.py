@@ -13,14 +13,15 @@ from torchvision.models import efficientnet_b0, resnet50
 
 import models.audio_encoder as audio_encoder
 import models.face_encoder as face_encoder
-from benchmarks.generator import frame_flop
 from errors import InputError
 from hparams import HParams, load_hparams
 from models import create_model
+from models.cost import frame_flop
 from models.face_compositor import compose, mask_loss
 from models.fusion_module import AttentionBlock, grid_sinusoids, sinusoids
 from training.setup import load_imagenet
-from wav2lip_train import create_mask_loss, generate, train_step
+from training.steps import create_mask_loss, generate
+from wav2lip_train import train_step
 
 COMBINATIONS = list(itertools.product(audio_encoder.KINDS, face_encoder.KINDS))
 MILLIONS = {"resnet50": 34.2, "efficientnet_b0": 12.2}  # with either audio encoder, to 1 %

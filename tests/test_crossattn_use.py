@@ -28,7 +28,8 @@ from models.checkpoint import (
     save_checkpoint,
 )
 from training.check import overfit
-from wav2lip_train import create_mask_loss, train_step
+from training.steps import create_mask_loss
+from wav2lip_train import train_step
 
 
 @pytest.fixture(scope="module", params=["torch", "openvino", "onnx"])

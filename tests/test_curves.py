@@ -3,7 +3,7 @@ import pytest
 from conftest import assert_refused, run_script
 
 from errors import InputError
-from evaluation.curves import plot_curves, read_metrics
+from training.curves import plot_curves, read_metrics
 
 LINES = """{"step": 1, "split": "train", "loss": 0.7}
 {"step": 2, "split": "train", "loss": 0.6}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import GOLDEN
 
+from audio import ShortWindow, crop_audio_window
 from corpus.clips import (
     UnreadableFrame,
     choose_reduction,
@@ -19,12 +20,10 @@ from corpus.clips import (
     read_window,
 )
 from datasets import (
-    ShortWindow,
     SyncNetContrastiveDataset,
     SyncNetDataset,
     Wav2LipDataset,
     assemble,
-    crop_audio_window,
     get_segmented_mels,
     prepare_window,
 )

@@ -14,7 +14,7 @@ from hparams import HParams
 from preparation import doctor, doctor_corpus
 from preparation.doctor import examine
 from preparation.doctor_advice import advise, verdict
-from preparation.doctor_signal import sound_vector
+from preparation.doctor_measure import sound_vector
 from preparation.sync import write_mel
 
 

@@ -55,8 +55,9 @@ def test_longest_run():
 def test_similarities_are_the_experts_own(preprocessed_root):
     import torch
 
+    from audio import crop_audio_window
     from corpus.clips import get_window, read_window
-    from datasets import crop_audio_window, prepare_window
+    from datasets import prepare_window
     from hparams import HParams
     from models import create_model
     from models.syncnet import stack_window

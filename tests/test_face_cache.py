@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from face_detection.api import Box
+from face_detection.base import Box
 from face_detection.cache import SUFFIX, cached_detections
 from face_detection.choice import Detections
 

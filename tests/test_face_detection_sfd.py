@@ -10,7 +10,7 @@ from conftest import GOLDEN, Poison
 
 from errors import InputError
 from face_detection import create_detector
-from face_detection.api import Box
+from face_detection.base import Box
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from evaluation.face_tracks import (
     square_crop,
 )
 from face_detection import create_detector
-from face_detection.api import Box
+from face_detection.base import Box
 from media import read
 from media.write import VideoWriter
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from face_detection.api import Box
+from face_detection.base import Box
 from face_detection.choice import Detections, choose_boxes, detect_faces, faceless_spans
 
 

@@ -22,7 +22,7 @@ from evaluation import gen_videos_from_filelist, real_videos_inference
 from evaluation.gen_videos_from_filelist import generate_pairs
 from evaluation.pairs import Pair, read_pairs
 from face_detection.track import face_frames
-from inference import LipSync
+from lipsync.engine import LipSync
 from media.files import file_label
 from media.read import iter_frames, load_audio, probe
 

@@ -20,7 +20,7 @@ from input_cases import AUDIOS, BOX, FACES, HARD, SECONDS, tones, video
 
 from audio import save_wav
 from errors import InputError
-from inference import LipSync
+from lipsync.engine import LipSync
 from media.read import audio_format, is_image, iter_audio, iter_frames, probe
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from conftest import run_script
 
-from face_detection.api import Box
-from preparation.pieces import MAX_GAP, PieceRules, Pieces, ShotCuts, overlap
+from face_detection.base import Box
+from face_detection.shots import ShotCuts, overlap
+from preparation.pieces import MAX_GAP, PieceRules, Pieces
 
 SMALL, LARGE, OTHER = Box(0, 0, 10, 10, 0.9), Box(50, 0, 80, 30, 0.6), Box(90, 90, 99, 99, 0.9)
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import GOLDEN
 
 from errors import InputError
-from inference import LipSync
+from lipsync.engine import LipSync
 from lipsync.preview import write_preview
 from media.read import iter_frames
 

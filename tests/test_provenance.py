@@ -11,14 +11,15 @@ import pytest
 from conftest import GOLDEN, assert_refused, run_script
 
 from errors import InputError
-from inference import LipSync, get_args_parser
+from inference import get_args_parser
+from lipsync.engine import LipSync
 from lipsync.manifest import read_manifest
 from lipsync.mark import check_mark, draw_mark
 from lipsync.options import options_from
 from live.output import ContainerSink, create_sink
+from live.stream import LipSyncStream
 from media.read import iter_frames, load_audio
 from media.write import SYNTHETIC, VideoWriter
-from realtime import LipSyncStream
 
 FOLDER = GOLDEN / "inference"
 FACE, VIDEO, SPEECH = (str(FOLDER / name) for name in ("face.png", "face25.mkv", "speech.wav"))

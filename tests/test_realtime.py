@@ -10,7 +10,7 @@ import pytest
 from conftest import GOLDEN
 
 from errors import InputError
-from inference import LipSync
+from lipsync.engine import LipSync
 from media.read import iter_frames, load_audio
 from realtime import LipSyncStream
 
@@ -71,7 +71,7 @@ def test_a_frame_without_a_face_passes(weights, tmp_path):
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])
 def test_other_rates_and_channels(rate):
     """The windows are those of the sound that offline inference resamples."""
-    from realtime import _Resampler, as_float
+    from live.stream import _Resampler, as_float
 
     seconds = np.arange(round(1.3 * rate)) / rate
     wav = (0.4 * np.sin(2 * np.pi * 300 * seconds)).astype(np.float32)

@@ -17,7 +17,7 @@ import wav2lip_train
 from hparams import HParams
 from models import create_model
 from training.precision import Precision
-from training.setup import EndlessSampler, freeze, set_learning_rates
+from training.setup import EndlessSampler, create_optimizers, freeze, set_learning_rates
 
 golden = json.loads((GOLDEN / "train_public.json").read_text())
 SEED = golden["seed"]
@@ -67,7 +67,7 @@ def test_generator_steps_meet_the_golden_values(key, batch_stats, steps):
 def test_hq_steps_meet_the_golden_values(key, batch_stats, steps):
     model, disc = fill(create_model("Wav2Lip")), fill(create_model("Wav2Lip_disc_qual"))
     expert = freeze(fill(create_model("SyncNet_color")), batch_stats)
-    optimizers = hq_wav2lip_train.create_optimizers(model, disc, HParams(), torch.device("cpu"))
+    optimizers = create_optimizers(model, disc, HParams(), torch.device("cpu"))
     for step in range(steps):
         scalars, _ = hq_wav2lip_train.train_step(
             golden_batch(), model, disc, expert, *optimizers, 0.03, 0.07

@@ -22,6 +22,7 @@ import torch
 from errors import InputError
 from hparams import HParams
 from training.plateau import LRS2_LEAVES
+from training.steps import create_mask_loss, expert_step, generator_step, quality_step
 
 OVERFIT_STEPS = 300
 # Samples, the loss they must come down to, and the least learning rate, as fine-tuning's are too
@@ -50,7 +51,6 @@ class StepTime:
 
 def check_expert(args: argparse.Namespace, hp: HParams) -> dict[str, float]:
     """Check a run of color_syncnet_train.py. Prints what it finds and returns the numbers."""
-    from color_syncnet_train import train_step
     from datasets import SyncNetContrastiveDataset, SyncNetDataset
     from models import create_model
     from training.setup import create_adam, place, seed_everything
@@ -65,7 +65,7 @@ def check_expert(args: argparse.Namespace, hp: HParams) -> dict[str, float]:
     optimizer = create_adam(model, max(hp.syncnet_lr, EXPERT_RATE), device)
 
     def step(batch: dict, called=model) -> dict:
-        scalars = train_step(batch, called, optimizer, hp, precision)
+        scalars = expert_step(batch, called, optimizer, hp, precision)
         precision.end_step()
         return scalars
 
@@ -89,21 +89,20 @@ def check_generator(
     """Check a run of wav2lip_train.py, or with `quality` of hq_wav2lip_train.py, its expert
     included. Prints what it finds and returns the numbers.
     """
-    import wav2lip_train
-    from training.setup import create_adam
+    from training.setup import create_adam, prepare_generator
 
     device, precision = _begin(args, hp)
-    data, _, expert, model = wav2lip_train.prepare(args, hp, device)
+    data, _, expert, model = prepare_generator(args, hp, device)
     report = check_accuracy(expert, args, hp, device)
     if quality:
         step = _quality_step(model, expert, hp, device, precision)
     else:
         optimizer = create_adam(model, max(hp.initial_learning_rate, GENERATOR_RATE), device)
         # the weight as after the gate, when a step costs most
-        rest = optimizer, hp.syncnet_wt_gated, precision, wav2lip_train.create_mask_loss(hp)
+        rest = optimizer, hp.syncnet_wt_gated, precision, create_mask_loss(hp)
 
         def step(batch: dict, called=model) -> dict:
-            made, _ = wav2lip_train.train_step(batch, called, expert, *rest)
+            made, _ = generator_step(batch, called, expert, *rest)
             precision.end_step()
             return made
 
@@ -116,19 +115,17 @@ def check_generator(
 
 
 def _quality_step(model, expert, hp: HParams, device, precision) -> Callable:
-    import hq_wav2lip_train
-    import wav2lip_train
     from models import create_model
-    from training.setup import place
+    from training.setup import create_optimizers, place
 
     disc = place(create_model("Wav2Lip_disc_qual", hp.width, hp.img_size), device, hp)
     rate = max(hp.initial_learning_rate, GENERATOR_RATE)
     raised = dataclasses.replace(hp, initial_learning_rate=rate)
-    optimizers = hq_wav2lip_train.create_optimizers(model, disc, raised, device)
-    weights, mask_loss = (hp.hq_syncnet_wt_gated, hp.disc_wt), wav2lip_train.create_mask_loss(hp)
+    optimizers = create_optimizers(model, disc, raised, device)
+    weights, mask_loss = (hp.hq_syncnet_wt_gated, hp.disc_wt), create_mask_loss(hp)
 
     def step(batch: dict, called=model) -> dict:
-        made = hq_wav2lip_train.train_step(
+        made = quality_step(
             batch, called, disc, expert, *optimizers, *weights, precision, mask_loss=mask_loss
         )
         precision.end_step()
@@ -139,8 +136,8 @@ def _quality_step(model, expert, hp: HParams, device, precision) -> Callable:
 
 def _begin(args: argparse.Namespace, hp: HParams) -> tuple:
     """The device and the Precision of the run."""
+    from models.device import select_device
     from training.precision import Precision
-    from training.setup import select_device
 
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise InputError("--check runs in one process: start it without torchrun")

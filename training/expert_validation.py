@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from audio import ShortWindow, crop_audio_window
 from corpus.clips import Clip, open_mel
-from datasets import ShortWindow, SyncNetDataset, assemble, crop_audio_window, mel_tensor
+from datasets import SyncNetDataset, assemble, mel_tensor
 from experts.accuracy import CLEAR_SHIFT, REPORTED_SHIFTS, balanced
 
 if TYPE_CHECKING:

@@ -127,7 +127,7 @@ class RunLog:
         self._board.close()
         # a finished run that is started again takes no step
         if os.path.exists(os.path.join(self.folder, "metrics.jsonl")):
-            from evaluation.curves import plot_curves
+            from training.curves import plot_curves
 
             name = os.path.basename(self.folder)
             plot_curves({name: self.folder}, os.path.join(self.folder, "curves.png"))

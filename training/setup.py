@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from datasets import assemble
+from datasets import Wav2LipDataset, assemble
 from errors import InputError
 from hparams import HParams
+from models.device import select_device
 from training import distributed
 
 if TYPE_CHECKING:
@@ -28,20 +29,6 @@ if TYPE_CHECKING:
     from datasets import WindowDataset
 
 logger = logging.getLogger(__name__)
-
-
-def select_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is the first GPU, or the CPU where there is none."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(
-            f"--device {name} cannot be used here ({str(error).splitlines()[0]})"
-        ) from error
-    return device
 
 
 def seed_everything(seed: int) -> None:
@@ -219,6 +206,38 @@ def create_adam(
     return torch.optim.Adam(
         model.parameters(), lr=rate, betas=betas, fused=True if device.type == "cuda" else None
     )
+
+
+def create_optimizers(model, disc, hp: HParams, device) -> tuple:
+    """Adam for both networks, with a first beta of 0.5 as usual for adversarial training."""
+    betas = (hp.disc_beta1, 0.999)
+    return (
+        create_adam(model, hp.initial_learning_rate, device, betas),
+        create_adam(disc, hp.disc_initial_learning_rate, device, betas),
+    )
+
+
+def prepare_generator(args: argparse.Namespace, hp: HParams, device) -> tuple:
+    """What both generator trainings begin with: training and validation set, the frozen expert, a
+    fresh generator. InputError where data or expert are unusable.
+    """
+    from models import create_model
+    from models.checkpoint import load_model
+
+    seed_everything(hp.seed)
+    expert = load_model(args.syncnet_checkpoint_path, "SyncNet_color").to(device)
+    if expert.img_size != hp.img_size:
+        raise InputError(
+            f"the expert {args.syncnet_checkpoint_path} judges pictures of {expert.img_size} px, "
+            f"the generator makes {hp.img_size} px: train an expert with img_size={hp.img_size}"
+        )
+    train_set = Wav2LipDataset(args.data_root, "train", hp, args.filelists)
+    val_set = Wav2LipDataset(args.data_root, "val", hp, args.filelists)
+    model = create_model(hp.model, hp.width, hp.img_size, hp.audio_encoder, hp.face_encoder)
+    if hp.model == "crossattn" and hp.face_encoder_weights:
+        load_imagenet(model.face_encoder, hp.face_encoder_weights)
+    model = place(model, device, hp)
+    return train_set, val_set, freeze(expert, hp.expert_batch_stats), model
 
 
 def launch(args: argparse.Namespace, hp: HParams, check: Callable, train: Callable) -> None:

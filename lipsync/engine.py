@@ -1,0 +1,241 @@
+"""The generator and the face detector, loaded, and the way of a face and a speech through them.
+
+`LipSync("checkpoints/wav2lip.pth").run("me.mp4", "speech.mp3", "out.mp4")`
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from backends.api import NAMES
+from errors import InputError, require_file
+from face_detection import DETECTORS
+from face_detection.arguments import add_detector_arguments, detector_options
+from lipsync.options import Options, positive
+
+# torch, OpenCV and the detectors are imported inside the functions, so that --help answers at once
+
+CALIBRATION = 96  # frames that --int8 looks at first
+BATCH_BYTES = 2**26  # full frames of one batch; about four batches are held in all
+Report = Callable[[str, int, int], None]  # stage, frames done, frames in all
+
+
+@dataclass
+class Summary:
+    """What was made: frames written, how many of them kept their own face, and where."""
+
+    outfile: str
+    frames: int = 0
+    fps: float = 0.0
+    faceless: list[tuple[int, int]] = field(default_factory=list)  # spans first..last, inclusive
+
+
+class LipSync:
+    """A loaded generator and face detector.
+
+    checkpoint: generator weights, released or trained here. backend: see backends/api.py; int8: its
+    network in 8 bits (OpenVINO), calibrated on the first face. detector: "centerface" (embedded),
+    "sfd" (the paper's) or "boxes"; detector_options go to create_detector. Raises InputError where
+    a file cannot be used.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike,
+        device: str = "auto",
+        detector: str = "centerface",
+        detector_options: dict | None = None,
+        backend: str = "auto",
+        int8: bool = False,
+    ) -> None:
+        from backends.api import create_backend
+        from models.checkpoint import load_generator
+        from models.device import select_device
+
+        self.device = select_device(device)
+        model = load_generator(checkpoint)
+        self.img_size = model.img_size
+        if int8 and (backend not in ("auto", "openvino") or self.device.type != "cpu"):
+            raise InputError("--int8 needs the openvino back end on the CPU")
+        self._float_model = model if int8 else None  # until the first face calibrates it
+        self.backend = None if int8 else create_backend(model, self.device, backend)
+        self._detector = None
+        self._detector_name, self._detector_options = detector, detector_options or {}
+
+    @property
+    def detector(self) -> object:
+        """Created when first used: a run with --box needs none."""
+        if self._detector is None:
+            from face_detection import create_detector
+
+            self._detector = create_detector(
+                self._detector_name, str(self.device), **self._detector_options
+            )
+        if self._detector_name == "boxes":
+            self._detector.reset()  # every run begins with the first frame
+        return self._detector
+
+    def find(self, face: str, opts: Options, count: int, report: Report | None = None):
+        """The FaceSource of a picture or video for `count` frames of speech."""
+        from lipsync.source import find_source
+
+        key = {"detector": self._detector_name, **self._detector_options}
+        return find_source(face, opts, count, lambda: self.detector, key, report)
+
+    def run(
+        self, face: str, audio: str, outfile: str,
+        report: Report | None = None, **options,
+    ) -> Summary:  # fmt: skip
+        """Make `outfile` from a face (picture or video) and an audio (any file with sound).
+
+        options: see Options. report: told ("faces", frames looked at, frames in all) while the face
+        is searched, then ("lips", frames written, frames in all); what it raises ends the run.
+        Streams: memory does not grow with the video's length. Raises InputError, leaving no partial
+        file, where an input cannot be used.
+        """
+        from tqdm import tqdm
+
+        from audio import speech_chunks
+        from lipsync.source import source_fps
+        from media.read import audio_format, iter_audio, load_audio
+        from media.write import SYNTHETIC, VideoWriter
+
+        opts = Options(**options).resolved()
+        require_file(face, "face")
+        require_file(audio, "audio")
+        fps = source_fps(face, opts)
+        wav = load_audio(audio)
+        chunks = speech_chunks(wav, fps, opts.faithful, opts.drop_last, opts.silence_gate)
+        rate, channels = audio_format(audio)
+        sound = iter_audio(audio, rate, min(2, channels))
+        tail = "keep" if opts.faithful else "match"
+        summary = Summary(outfile, fps=fps)
+        with contextlib.ExitStack() as stack:
+            writer = stack.enter_context(
+                VideoWriter(outfile, fps, sound, rate, audio_tail=tail, comment=SYNTHETIC)
+            )
+            source = self.find(face, opts, len(chunks), report)
+            summary.faceless = source.faceless(len(chunks))
+            for first, last in summary.faceless if opts.progress else ():
+                print(f"no face in frames {first}..{last}: left as they are", file=sys.stderr)
+            total, quiet = len(source.order(len(chunks))), not sys.stderr.isatty()
+            frames = stack.enter_context(contextlib.closing(self.frames(source, chunks)))
+            disable = quiet or not opts.progress
+            if report:
+                report("lips", 0, total)
+            for frame in tqdm(frames, "lips", total, unit="frame", disable=disable):
+                writer.write(frame)
+                summary.frames += 1
+                if report:
+                    report("lips", summary.frames, total)
+        return summary
+
+    def frames(
+        self, source, chunks: Sequence[np.ndarray], picks: Sequence[int] | None = None
+    ) -> Iterator[np.ndarray]:
+        """Finished frames, uint8 BGR (H, W, 3), one for each mel window (80, 16) of `chunks`.
+
+        picks: only the frames with these numbers; no other goes through the network. Decoding, the
+        network, and what the caller does with the frames run at the same time.
+        """
+        from lipsync.enhance import enhanced
+        from lipsync.mark import draw_mark
+        from lipsync.paste import paste_face
+        from media.streams import ahead
+
+        opts = source.opts
+        if self.backend is None:
+            self.quantize(source, chunks)
+        with contextlib.ExitStack() as stack:
+            first, shown = _peek(source.frames(len(chunks), picks))
+            chunks = chunks if picks is None else [chunks[index] for index in picks]
+            size = self._batch_size(first[0], opts)
+            shown = stack.enter_context(ahead(shown, size))
+            # a generator's own stage: its items are lists, one a batch
+            made = self._generated(zip(shown, chunks, strict=False), size, source.still)
+            if opts.enhance:
+                made = enhanced(
+                    itertools.chain.from_iterable(made), opts.enhance, opts.enhance_size
+                )
+                made = ([item] for item in made)
+            for batch in stack.enter_context(ahead(made, 1)):
+                for (frame, box), face in batch:
+                    if face is not None:
+                        paste_face(frame, face, box, opts.paste, opts.mask)
+                    if opts.mark:
+                        draw_mark(frame, opts.mark)
+                    yield frame
+
+    def quantize(self, source, chunks: Sequence[np.ndarray]) -> None:
+        """Compute in 8 bits from now on, calibrated on the first frames of this face and speech."""
+        from backends.api import create_backend
+        from face_detection.track import batched, crop_face
+
+        shown = itertools.islice(zip(source.frames(len(chunks)), chunks, strict=False), CALIBRATION)
+        crops = ((crop_face(f, b, self.img_size), mel) for (f, b), mel in shown if b is not None)
+        batches = [tuple(map(np.stack, zip(*b, strict=True))) for b in batched(crops, 8)]
+        self.backend = create_backend(self._float_model, self.device, "openvino", batches)
+        self._float_model = None
+
+    def _batch_size(self, frame: np.ndarray, opts: Options) -> int:
+        """As asked, but less for large frames and for networks of larger faces."""
+        asked = opts.wav2lip_batch_size * 96**2 // self.img_size**2
+        return max(1, min(asked, BATCH_BYTES // frame.nbytes))
+
+    def _generated(self, shown: Iterator, size: int, still: bool) -> Iterator[list]:
+        """Batches of ((frame, box), its new face (S, S, 3) or None)."""
+        from face_detection.track import batched, crop_face
+
+        features = None
+        for batch in batched(shown, size):
+            found = [(frame, box, mel) for (frame, box), mel in batch if box is not None]
+            faces = iter(())
+            if found:
+                mels = np.stack([mel for *_, mel in found])  # (N, 80, 16)
+                if still:
+                    if features is None:
+                        frame, box, _ = found[0]
+                        features = self.backend.prepare(crop_face(frame, box, self.img_size))
+                    faces = iter(self.backend.generate_still(features, mels))
+                else:
+                    crops = [crop_face(frame, box, self.img_size) for frame, box, _ in found]
+                    faces = iter(self.backend.generate(np.stack(crops), mels))
+            yield [(item, None if item[1] is None else next(faces)) for item, _ in batch]
+
+
+def _peek(items: Iterator) -> tuple:
+    first = next(items)
+    return first, itertools.chain([first], items)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of LipSync, shared with realtime.py."""
+    # fmt: off
+    add = parser.add_argument
+    add("--checkpoint_path", required=True, help="generator weights")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    add("--backend", choices=NAMES, default="auto",
+        help="what runs the network; auto: the fastest that is installed")
+    add("--int8", action="store_true",
+        help="compute in 8 bits (OpenVINO on the CPU), calibrated on the face's first frames; "
+        "refused where the frames would differ visibly")
+    add_detector_arguments(parser, DETECTORS)
+    add("--det_size", type=positive,
+        help="search frames scaled down to this longer side; default 480 (sfd: as they are)")
+    add("--boxes", help="JSON with known boxes, for --detector boxes")
+
+
+def create_lipsync(args: argparse.Namespace) -> LipSync:
+    """The LipSync that the flags of add_model_arguments describe."""
+    return LipSync(
+        args.checkpoint_path, args.device, args.detector, detector_options(args), args.backend,
+        args.int8,
+    )  # fmt: skip

@@ -1,0 +1,193 @@
+"""A face that says what is fed to it, frame by frame."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from errors import InputError, require_file
+from lipsync.mark import draw_mark
+from lipsync.options import Options
+from live.speech import SAMPLE_RATE, SpeechStream
+
+MIN_FPS = 8  # below, a frame is longer than what is heard of its sound when it is drawn
+AHEAD = 8  # frames of the face that are decoded ahead
+AT_ONCE = 8  # frames that are drawn at once when many are due
+INT8_SECONDS = 4  # of speech that --int8 is calibrated on
+# what needs the speech's end, another process, or the released program's frames
+REFUSED = ("silence_gate", "enhance", "faithful", "drop_last")
+
+
+class LipSyncStream:
+    """A face that says what is fed to it; the frames are those of LipSync.run with this speech.
+
+    face: a picture, encoded once, or a video, searched once, then decoded again as it is played
+    over and over (pad "loop", "bounce", or "hold"). sample_rate: of the pcm. options: see Options.
+    int8_speech: a file with speech to calibrate a LipSync(int8=True) on. A context manager: `close`
+    ends the decoding thread. InputError where the face or an option cannot be used.
+    """
+
+    def __init__(
+        self,
+        lipsync,
+        face: str,
+        sample_rate: int = SAMPLE_RATE,
+        int8_speech: str | None = None,
+        **options,
+    ) -> None:
+        from lipsync.source import source_fps
+        from media.read import count_frames, is_image
+        from media.streams import ahead
+
+        opts = live_options(options)
+        self.fps = source_fps(require_file(face, "face"), opts)
+        count = 1 if is_image(face) or opts.static else count_frames(face, self.fps)
+        self.source = lipsync.find(face, opts, count)
+        if lipsync.backend is None:
+            _calibrate(lipsync, self.source, int8_speech)
+        self._backend, self._size = lipsync.backend, lipsync.img_size
+        self._speech, self._resampler = SpeechStream(self.fps), _Resampler(sample_rate)
+        with contextlib.ExitStack() as stack:
+            # no more than a few frames in memory, however large they are
+            self._shown = stack.enter_context(ahead(self.source.endless(), AHEAD))
+            self._warm_up()
+            self._stack = stack.pop_all()
+
+    def _warm_up(self) -> None:
+        """What is slow the first time must not be so during the speech."""
+        from audio import melspectrogram
+        from face_detection.track import crop_face
+
+        if mark := self.source.opts.mark:
+            draw_mark(np.zeros((64, 64, 3), np.uint8), mark)
+        self._features, mels = None, melspectrogram(np.zeros(16 * 200, np.float32))[None, :, :16]
+        if self.source.still:
+            first = next(self._shown)
+            self._shown = itertools.chain([first], self._shown)
+            self._features = self._backend.prepare(crop_face(*first, self._size))
+            self._backend.generate_still(self._features, mels)
+        else:
+            self._backend.generate(np.zeros((1, self._size, self._size, 3), np.uint8), mels)
+
+    def feed(self, pcm: np.ndarray) -> list[np.ndarray]:
+        """The frames, uint8 BGR (H, W, 3), that the next sound completes.
+
+        pcm: int16 or float32 (full scale 1), (n,) or (n, channels).
+        """
+        return self.draw(self.hear(pcm))
+
+    def flush(self) -> list[np.ndarray]:
+        """The frames that are left when the speech has ended."""
+        return self.draw(self.end())
+
+    def hear(self, pcm: np.ndarray) -> list[np.ndarray]:
+        """The mel windows (80, 16) of the frames that the next sound completes, to be drawn."""
+        return self._speech.feed(self._resampler.feed(as_float(pcm).mean(axis=1)))
+
+    def end(self) -> list[np.ndarray]:
+        """The mel windows of the frames that are left when the speech has ended."""
+        return self._speech.feed(self._resampler.flush()) + self._speech.flush()
+
+    def draw(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The next frames, with lips that say these mel windows."""
+        frames = []
+        for first in range(0, len(windows), AT_ONCE):
+            frames += self._draw(windows[first : first + AT_ONCE])
+        if mark := self.source.opts.mark:
+            for frame in frames:
+                draw_mark(frame, mark)
+        return frames
+
+    def skip(self) -> None:
+        """The next frame is not drawn."""
+        next(self._shown)
+
+    def _draw(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        from face_detection.track import crop_face
+        from lipsync.paste import paste_face
+
+        opts = self.source.opts
+        shown = [(*next(self._shown), mel) for mel in windows]
+        found = [item for item in shown if item[1] is not None]
+        if not found:
+            return [frame for frame, *_ in shown]
+        mels = np.stack([mel for *_, mel in found])  # (N, 80, 16)
+        if self.source.still:
+            faces = self._backend.generate_still(self._features, mels)
+        else:
+            crops = [crop_face(frame, box, self._size) for frame, box, _ in found]
+            faces = self._backend.generate(np.stack(crops), mels)
+        for (frame, box, _), face in zip(found, faces, strict=True):
+            paste_face(frame, face, box, opts.paste, opts.mask)
+        return [frame for frame, *_ in shown]
+
+    def close(self) -> None:
+        """Ends the decoding thread."""
+        self._stack.close()
+
+    def __enter__(self) -> LipSyncStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def live_options(options: dict) -> Options:
+    """Options that a stream can keep; InputError for the others."""
+    opts = Options(**options)
+    for name in REFUSED:
+        if getattr(opts, name) not in (None, False):
+            raise InputError(f"--{name} is not possible in live mode: use inference.py")
+    if opts.pad in ("trim", "stretch"):
+        raise InputError(f"--pad {opts.pad} is not possible in live mode: the speech has no end")
+    return opts
+
+
+def as_float(pcm: np.ndarray) -> np.ndarray:
+    """int16 or float32 sound, (n,) or (n, channels) -> float32 (n, channels), full scale 1."""
+    pcm = np.asarray(pcm)
+    if pcm.dtype not in (np.int16, np.float32) or pcm.ndim not in (1, 2):
+        raise InputError(f"pcm is int16 or float32, (n,) or (n, channels), not {pcm.dtype}")
+    wav = pcm if pcm.dtype == np.float32 else pcm.astype(np.float32) / 32768
+    return wav[:, None] if wav.ndim == 1 else wav
+
+
+class _Resampler:
+    """Mono float32 (n,) at any rate to 16 kHz, piece by piece; 16 kHz passes untouched."""
+
+    def __init__(self, rate: int) -> None:
+        import av
+
+        if not 4000 <= rate <= 384000:
+            raise InputError(f"sound at {rate} Hz cannot be speech: 4000 to 384000 Hz")
+        self._rate = rate
+        same = rate == SAMPLE_RATE
+        self._resampler = None if same else av.AudioResampler("fltp", "mono", SAMPLE_RATE)
+
+    def feed(self, wav: np.ndarray) -> np.ndarray:
+        import av
+
+        if self._resampler is None or not len(wav):
+            return wav
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wav[None]), "fltp", "mono")
+        frame.sample_rate = self._rate
+        return self._joined(self._resampler.resample(frame))
+
+    def flush(self) -> np.ndarray:
+        return self._joined(self._resampler.resample(None) if self._resampler else [])
+
+    def _joined(self, frames: list) -> np.ndarray:
+        return np.concatenate([np.zeros(0, np.float32), *(f.to_ndarray()[0] for f in frames)])
+
+
+def _calibrate(lipsync, source, speech: str | None) -> None:
+    from audio import speech_chunks
+    from media.read import load_audio
+
+    if speech is None:
+        raise InputError("int8 needs speech to be calibrated on: give --int8_speech FILE")
+    wav = load_audio(speech)[: INT8_SECONDS * SAMPLE_RATE]
+    lipsync.quantize(source, speech_chunks(wav, source.fps, faithful=False))

@@ -1,0 +1,26 @@
+"""Where the networks compute."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def select_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is the first GPU, or the CPU where there is none."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"--device {name} cannot be used here ({str(error).splitlines()[0]})"
+        ) from error
+    return device
