@@ -1,6 +1,6 @@
 # make demo   the whole job on a synthetic corpus, small models, no downloads: results/demo/
 # make test   the tests
-# make lint   ruff
+# make lint   ruff, and who imports whom
 # Each makes .venv first, and installs again only when a requirements file has changed.
 
 PYTHON ?= python3
@@ -44,6 +44,7 @@ test: $(READY)
 lint: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo --no-cache
 
 clean:
 	rm -rf $(VENV) data/demo results/demo .pytest_cache .ruff_cache
