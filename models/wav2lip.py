@@ -190,8 +190,7 @@ def probability_loss(probability: torch.Tensor, target: float) -> torch.Tensor:
 
 
 def mouth_l1(frames: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """L1 where the mouth is, for the log: the lower half's middle. Frames (B, 3, T, H, W)."""
+    """L1 where the mouth is: the lower half's middle. Frames (B, 3, T, H, W)."""
     height, width = frames.shape[-2:]
     mouth = (..., slice(height * 5 // 8, height * 15 // 16), slice(width // 4, width * 3 // 4))
-    with torch.no_grad():
-        return F.l1_loss(frames[mouth].float(), truth[mouth])
+    return F.l1_loss(frames[mouth].float(), truth[mouth])

@@ -37,7 +37,14 @@ def expert_step(batch: dict, model, optimizer, hp: HParams | None = None, precis
 
 
 def generator_step(
-    batch: dict, model, expert, optimizer, syncnet_wt: float, precision=None, mask_loss=None
+    batch: dict,
+    model,
+    expert,
+    optimizer,
+    syncnet_wt: float,
+    precision=None,
+    mask_loss=None,
+    mouth_wt: float = 0.0,
 ) -> tuple[dict, object]:
     """One update. Returns scalars l1, sync, total, l1_mouth, grad_norm, with mask_loss also mask,
     and the frames (B, 3, T, H, W).
@@ -56,9 +63,11 @@ def generator_step(
             sync = generator_sync_loss(expert, batch["mel"], generated, syncnet_wt)
         generated = precision.full(generated)
         l1 = l1_loss(generated, batch["y"])
+        l1_mouth = mouth_l1(generated, batch["y"])
         total = syncnet_wt * sync + (1 - syncnet_wt) * l1 + sum(masked.values())
+        total = total + mouth_wt * l1_mouth
         precision.backward(total)
-    scalars = {"l1": l1, "sync": sync, "total": total, "l1_mouth": mouth_l1(generated, batch["y"])}
+    scalars = {"l1": l1, "sync": sync, "total": total, "l1_mouth": l1_mouth}
     return scalars | masked | precision.update(optimizer, model), generated
 
 
@@ -81,7 +90,7 @@ def create_mask_loss(hp: HParams) -> Callable | None:
 
 def quality_step(
     batch: dict, model, disc, expert, optimizer, disc_optimizer, syncnet_wt: float, disc_wt: float,
-    precision=None, called_disc=None, mask_loss=None,
+    precision=None, called_disc=None, mask_loss=None, mouth_wt: float = 0.0,
 ) -> tuple[dict, object]:  # fmt: skip
     """One update of both networks. Returns the scalars l1, sync, perceptual, disc_real, disc_fake,
     total, l1_mouth, grad_norm, with mask_loss also mask, and the generated frames (B, 3, T, H, W).
@@ -108,7 +117,8 @@ def quality_step(
         generated = precision.full(generated)
         l1 = l1_loss(generated, batch["y"])
         total = syncnet_wt * sync + disc_wt * perceptual + (1 - syncnet_wt - disc_wt) * l1
-        total = total + sum(masked.values())
+        l1_mouth = mouth_l1(generated, batch["y"])
+        total = total + sum(masked.values()) + mouth_wt * l1_mouth
         precision.backward(total)
     norm = precision.update(optimizer, model)
 
@@ -129,7 +139,7 @@ def quality_step(
         "disc_real": disc_real,
         "disc_fake": disc_fake,
         "total": total,
-        "l1_mouth": mouth_l1(generated, batch["y"]),
+        "l1_mouth": l1_mouth,
         **masked,
         **norm,
     }, generated
