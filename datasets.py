@@ -305,9 +305,10 @@ class Wav2LipDataset(WindowDataset):
         if jitter:
             target, reference = jitter.pictures(target), jitter.pictures(reference)
             mels, sync_mel = jitter.mels(mels), jitter.mels(sync_mel)
-        if hp.reference_dropout and self.split == "train":
-            if rng.random() < hp.reference_dropout:
-                reference[:, hp.img_size // 2 :] = 0
+        # drawn only where it is asked for: else the samples of other runs would change
+        dropout = hp.reference_dropout if self.split == "train" else 0.0
+        if dropout and rng.random() < dropout:
+            reference[:, hp.img_size // 2 :] = 0
         return {
             "target": torch.from_numpy(target),
             "reference": torch.from_numpy(reference),

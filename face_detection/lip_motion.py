@@ -1,4 +1,4 @@
-"""Whether lips follow the sound or leak the video's own mouth: numbers that a sync loss cannot fool.
+"""Whether lips follow the sound or leak the video's own mouth: no sync loss fools these numbers.
 
 A generator draws a face to *another* clip's sound. Of its lips' opening, frame by frame,
 - follows: correlation with the lips of the clip that the sound is of (high is good),

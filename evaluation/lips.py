@@ -1,0 +1,215 @@
+"""Whether a generator's lips follow the sound, or leak the video's own mouth.
+
+    python -m evaluation.lips --checkpoint checkpoints/open.pth checkpoints/grid_s1.pth \\
+        --filelist pairs.txt --data_root clips --out results/lips
+
+Each line `audio_clip video_clip` of the list is drawn three times: with the other clip's sound,
+with its own, and with silence. Lips are measured by landmarks that no training here optimises
+(face_detection/landmarks.py), at 25 fps:
+
+    follows    partial correlation of the lips' opening with those of the sound's clip
+    leak       the same with those of the video that is redrawn; 0 is good
+    amplitude  spread of the opening over that of the sound's clip; 1 is right
+    own        correlation with the truth, with the clip's own sound
+    silence    spread of the opening with silence, over the true clip's; 0 is good
+    lmd        landmark distance from the truth with the own sound, percent of the face's height
+    lmd_mouth  the same of the lips' shape alone
+
+Two baselines that a sync loss cannot tell from talking are always in the table: `copy` keeps the
+video's mouth, `average` shows the clip's mean mouth. Means over the clips; lips.md, lips.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from errors import InputError, require_file, run_cli
+from evaluation.pairs import read_pairs, require_some, resolve
+from media.files import file_label, replacing, write_json
+
+# torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
+
+FPS = 25.0
+BATCH = 64  # frames whose landmarks are found at a time
+COLUMNS = ("follows", "leak", "amplitude", "own", "silence", "lmd", "lmd_mouth")
+BASELINES = ("copy", "average")
+
+
+def find_landmarks(shown: Iterable[tuple[np.ndarray, Sequence[float] | None]]) -> np.ndarray:
+    """Landmarks (N, 468, 2) of frames with the box of their face. InputError where a frame has
+    none: what is missing in the middle would put all later lips out of step.
+    """
+    from face_detection.landmarks import load_landmarks
+    from face_detection.track import batched
+
+    network, found = load_landmarks(), []
+    for batch in batched(shown, BATCH):
+        frames, boxes = zip(*batch, strict=True)
+        if any(box is None for box in boxes):
+            raise InputError("a frame has no face")
+        found.append(network.find(frames, boxes))
+    return np.concatenate(found)
+
+
+class LipJudge:
+    """Measures pairs of clips; the true lips of a clip are found once.
+
+    lipsync: of any generator, for its face search. options: of LipSync.run.
+    """
+
+    def __init__(self, lipsync, **options) -> None:
+        from lipsync.options import Options
+
+        options = {"video_fps": FPS, "pad": "trim", "paste": "hard"} | options
+        self.lipsync, self.opts = lipsync, Options(**options).resolved()
+        self._true: dict[str, tuple] = {}
+
+    def truth(self, path: str) -> tuple:
+        """A clip's FaceSource, its landmarks (N, 468, 2) and its speech."""
+        if path not in self._true:
+            from media.read import load_audio
+
+            wav = load_audio(path)
+            source = self.lipsync.find(path, self.opts, round(len(wav) / 16000 * FPS))
+            points = find_landmarks(source.frames(len(source.boxes)))
+            self._true[path] = source, points, wav
+        return self._true[path]
+
+    def drawn(self, lipsync, video: str, wav: np.ndarray) -> np.ndarray:
+        """Landmarks of the video as the generator redraws it to the speech wav (n,)."""
+        from audio import speech_chunks
+
+        source, _, _ = self.truth(video)
+        chunks = speech_chunks(wav, FPS, self.opts.faithful, silence_gate=self.opts.silence_gate)
+        frames = lipsync.frames(source, chunks)
+        boxes = (source.boxes[index] for index in source.order(len(chunks)))
+        return find_landmarks(zip(frames, boxes, strict=False))
+
+    def score(self, lipsync, audio: str, video: str) -> dict[str, float]:
+        """COLUMNS of a generator for one pair of clips, or of one of the BASELINES by its name."""
+        from face_detection.landmarks import LIPS, lip_opening
+        from face_detection.lip_motion import STILL, landmark_distance, lip_scores
+
+        _, true, own_wav = self.truth(video)
+        _, heard, wav = self.truth(audio)
+        if lipsync == "copy":
+            made = own = silent = true
+        elif lipsync == "average":
+            made = own = silent = _average_mouth(true)
+        else:
+            made, own, silent = (
+                self.drawn(lipsync, video, sound)
+                for sound in (wav, own_wav, np.zeros_like(own_wav))
+            )
+        length = min(len(own), len(true))
+        opening = lip_opening(true)
+        nothing = np.zeros(length)
+        scores = lip_scores(lip_opening(made), lip_opening(heard), opening)
+        scores["own"] = lip_scores(lip_opening(own), opening, nothing)["follows"]
+        scores["silence"] = float(lip_opening(silent).std() / max(opening.std(), STILL))
+        scores["lmd"] = landmark_distance(own[:length], true[:length])
+        scores["lmd_mouth"] = landmark_distance(own[:length], true[:length], list(LIPS))
+        return scores
+
+
+def _average_mouth(points: np.ndarray) -> np.ndarray:
+    """Landmarks whose lips have the clip's mean shape and opening, in each frame's place."""
+    from face_detection.landmarks import CHIN, LIPS, TOP
+
+    lips = list(LIPS)
+    height = np.linalg.norm(points[:, TOP] - points[:, CHIN], axis=1)[:, None, None]
+    centre = points[:, lips].mean(1, keepdims=True)
+    made = points.copy()
+    made[:, lips] = centre + height * ((points[:, lips] - centre) / height).mean(0)
+    return made
+
+
+def summarise(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in COLUMNS}
+
+
+def warning(scores: dict[str, float]) -> str:
+    """What the numbers mean where they are bad, in plain words, else ""."""
+    if scores["leak"] > max(0.3, scores["follows"]):
+        return "the lips follow the video, not the sound: see docs/training.md, leakage"
+    if scores["follows"] < 0.2:
+        return "the lips do not follow the sound" + (
+            ": they hardly move" if scores["amplitude"] < 0.5 else ""
+        )
+    return ""
+
+
+def format_table(results: dict[str, dict]) -> str:
+    """Markdown: a row for each generator and baseline, and a line for each warning."""
+    lines = ["| | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    for name, result in results.items():
+        numbers = (f"{result['scores'][column]:.2f}" for column in COLUMNS)
+        lines.append(f"| {name} | " + " | ".join(numbers) + " |")
+    said = {name: warning(r["scores"]) for name, r in results.items() if name not in BASELINES}
+    lines += [f"\n{name}: {text}" for name, text in said.items() if text]
+    return "\n".join(lines)
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    from lipsync.options import positive
+
+    parser = argparse.ArgumentParser(description="Do the lips follow the sound?")
+    add = parser.add_argument
+    # fmt: off
+    add("--checkpoint", nargs="+", required=True, help="generator weights, one or more")
+    add("--filelist", required=True, help="lines `audio_clip video_clip`, below DATA_ROOT")
+    add("--data_root", required=True, help="folder of the clips")
+    add("--out", default="results/lips", help="default %(default)s")
+    add("--limit", type=positive, help="only the first so many pairs")
+    add("--static", action="store_true", help="on each video's first frame instead of the video")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    # fmt: on
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from face_detection.landmarks import model_path
+    from lipsync.engine import LipSync
+
+    model_path()  # before the work begins
+    pairs = read_pairs(args.filelist)[: args.limit]
+    require_some(pairs, args.data_root, args.data_root)
+    for path in args.checkpoint:
+        require_file(path, "checkpoint")
+    generators = {file_label(path): LipSync(path, args.device) for path in args.checkpoint}
+    judge = LipJudge(next(iter(generators.values())), static=args.static)
+    results: dict[str, dict] = {}
+    left_out: dict[str, str] = {}
+    for name, generator in (*generators.items(), *((name, name) for name in BASELINES)):
+        rows = {}
+        for pair in tqdm(pairs, name, unit="pair", disable=not sys.stderr.isatty()):
+            if str(pair) in left_out:
+                continue
+            audio, video = (resolve(args.data_root, clip) for clip in (pair.audio, pair.video))
+            try:
+                if audio is None or video is None:
+                    raise InputError("file missing")
+                rows[str(pair)] = judge.score(generator, audio, video)
+            except InputError as error:
+                left_out[str(pair)] = str(error)
+        if not rows:
+            raise InputError(f"no pair of {args.filelist} can be used: {left_out}")
+        results[name] = {"scores": summarise(list(rows.values())), "pairs": rows}
+    text = format_table(results) + "".join(f"\nleft out {p}: {why}" for p, why in left_out.items())
+    os.makedirs(args.out, exist_ok=True)
+    record = {"pairs": len(pairs), "static": args.static, "left_out": left_out, "results": results}
+    write_json(os.path.join(args.out, "lips.json"), record, indent=2)
+    with replacing(os.path.join(args.out, "lips.md")) as file:
+        file.write(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    run_cli(main, get_args_parser())
