@@ -29,7 +29,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from errors import InputError, require_file, run_cli
-from evaluation.pairs import read_pairs, require_some, resolve
+from evaluation.pairs import Pair, read_pairs, require_some, resolve
+from evaluation.score_table import ScoreTable
 from media.files import file_label, replacing, write_json
 
 # torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
@@ -129,8 +130,44 @@ def _average_mouth(points: np.ndarray) -> np.ndarray:
     return made
 
 
-def summarise(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([row[name] for row in rows])) for name in COLUMNS}
+def score_lips(
+    judge: LipJudge, generators: dict[str, object], pairs: Sequence[Pair], data_root: str,
+    folder: str, settings: dict | None = None, progress: bool = False,
+) -> dict[str, dict]:  # fmt: skip
+    """{name: ScoreTable.finish's summary} of generators (name: LipSync) and the BASELINES.
+
+    Scores are kept in `folder` as they are made. settings: what they depend on beside the
+    generator. A pair that one of them cannot be scored on is left out for it, with the reason.
+    """
+    from tqdm import tqdm
+
+    results = {}
+    for number, (name, generator) in enumerate(
+        (*generators.items(), *((name, name) for name in BASELINES))
+    ):
+        of = {**(settings or {}), "generator": name}
+        kind = name if name in BASELINES else f"generator{number}"
+        table = ScoreTable(folder, f"lips_{kind}", COLUMNS, of)
+        for pair in tqdm(pairs, name, unit="pair", disable=not (progress and sys.stderr.isatty())):
+            audio, video = (resolve(data_root, clip) for clip in (pair.audio, pair.video))
+            files = [audio or "", video or ""]
+            if table.has(str(pair), files):
+                continue
+            if not (audio and video):
+                table.skip(str(pair), files, f"file missing: {pair.video if audio else pair.audio}")
+                continue
+            try:
+                table.add(str(pair), files, judge.score(generator, audio, video))
+            except InputError as error:
+                table.skip(str(pair), files, str(error))
+        results[name] = table.finish([str(pair) for pair in pairs])
+    return results
+
+
+def means(summary: dict) -> dict[str, float] | None:
+    """The mean scores of a summary; None where nothing was scored."""
+    found = summary["scores"]
+    return {n: found[n]["mean"] for n in COLUMNS} if summary["videos"] else None
 
 
 def warning(scores: dict[str, float]) -> str:
@@ -147,12 +184,14 @@ def warning(scores: dict[str, float]) -> str:
 def format_table(results: dict[str, dict]) -> str:
     """Markdown: a row for each generator and baseline, and a line for each warning."""
     lines = ["| | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
-    for name, result in results.items():
-        numbers = (f"{result['scores'][column]:.2f}" for column in COLUMNS)
+    notes = []
+    for name, summary in results.items():
+        scores = means(summary)
+        numbers = (f"{scores[column]:.2f}" if scores else "-" for column in COLUMNS)
         lines.append(f"| {name} | " + " | ".join(numbers) + " |")
-    said = {name: warning(r["scores"]) for name, r in results.items() if name not in BASELINES}
-    lines += [f"\n{name}: {text}" for name, text in said.items() if text]
-    return "\n".join(lines)
+        if scores and name not in BASELINES and (text := warning(scores)):
+            notes.append(f"**{name}**: {text}.")
+    return "\n".join(lines) + "".join(f"\n\n{note}" for note in notes)
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -173,8 +212,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
     from face_detection.landmarks import model_path
     from lipsync.engine import LipSync
 
@@ -185,27 +222,17 @@ def main(args: argparse.Namespace) -> None:
         require_file(path, "checkpoint")
     generators = {file_label(path): LipSync(path, args.device) for path in args.checkpoint}
     judge = LipJudge(next(iter(generators.values())), static=args.static)
-    results: dict[str, dict] = {}
-    left_out: dict[str, str] = {}
-    for name, generator in (*generators.items(), *((name, name) for name in BASELINES)):
-        rows = {}
-        for pair in tqdm(pairs, name, unit="pair", disable=not sys.stderr.isatty()):
-            if str(pair) in left_out:
-                continue
-            audio, video = (resolve(args.data_root, clip) for clip in (pair.audio, pair.video))
-            try:
-                if audio is None or video is None:
-                    raise InputError("file missing")
-                rows[str(pair)] = judge.score(generator, audio, video)
-            except InputError as error:
-                left_out[str(pair)] = str(error)
-        if not rows:
-            raise InputError(f"no pair of {args.filelist} can be used: {left_out}")
-        results[name] = {"scores": summarise(list(rows.values())), "pairs": rows}
-    text = format_table(results) + "".join(f"\nleft out {p}: {why}" for p, why in left_out.items())
-    os.makedirs(args.out, exist_ok=True)
-    record = {"pairs": len(pairs), "static": args.static, "left_out": left_out, "results": results}
-    write_json(os.path.join(args.out, "lips.json"), record, indent=2)
+    settings = {"static": args.static}
+    results = score_lips(
+        judge, generators, pairs, args.data_root, args.out, settings, progress=True
+    )
+    if not any(summary["videos"] for summary in results.values()):
+        skipped = results["copy"]["skipped"][0]
+        raise InputError(f"no pair can be scored: {skipped['video']}: {skipped['reason']}")
+    text = format_table(results)
+    left_out = {e["video"]: e["reason"] for r in results.values() for e in r["skipped"]}
+    text += "".join(f"\n\nleft out {pair}: {reason}" for pair, reason in left_out.items())
+    write_json(os.path.join(args.out, "lips.json"), results, indent=2)
     with replacing(os.path.join(args.out, "lips.md")) as file:
         file.write(text + "\n")
     print(text)

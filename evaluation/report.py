@@ -175,6 +175,30 @@ def score_quality(args: argparse.Namespace, videos: Videos, missing: list) -> di
     return scores
 
 
+def score_lips(
+    args: argparse.Namespace, lipsync, pairs: Sequence[Pair], settings: dict, missing: list
+) -> dict:
+    """Of each pair, whether the lips follow the sound or leak the video's own: evaluation/lips.py.
+    {} where no landmark package is installed.
+    """
+    from evaluation import lips
+    from face_detection.landmarks import REMEDY, MissingLandmarks, model_path
+
+    try:
+        model_path()
+    except MissingLandmarks:
+        where = {"metric": "follows, leak, LMD", "file": "face_landmark.tflite", "where": REMEDY}
+        missing.append(where)
+        return {}
+    judge = lips.LipJudge(lipsync, faithful=MODES[args.mode], pads=tuple(args.pads))
+    name = args.name or os.path.basename(args.checkpoint)
+    folder = os.path.join(args.out, "scores")
+    settings = {**settings, "mode": args.mode, "pads": list(args.pads)}
+    return lips.score_lips(
+        judge, {name: lipsync}, pairs, args.data_root, folder, settings, progress=True
+    )
+
+
 def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="The paper's table for one generator.")
     add = parser.add_argument
@@ -227,6 +251,7 @@ def main(args: argparse.Namespace) -> None:
         "sync": score_sync(args, videos, missing),
         "fid": score_fid(args, videos, missing),
         "quality": score_quality(args, videos, missing),
+        "lips": score_lips(args, lipsync, pairs, settings, missing),
     }
     report["missing"] = missing
     report["pictures"] = plot_report(report["sync"], videos, args.out)

@@ -40,6 +40,7 @@ def write_report(report: dict, out: str) -> str:
         _paper_table(report),
         _sync_table(report),
         _quality_table(report),
+        _lips_table(report),
         _missing(report),
         _skipped(report),
         _protocols(report),
@@ -48,7 +49,7 @@ def write_report(report: dict, out: str) -> str:
     text = "\n\n".join(section for section in sections if section) + "\n"
     with replacing(os.path.join(out, "report.md")) as file:
         file.write(text)
-    shown = "\n\n".join(s for s in (*sections[1:4], sections[4]) if s)
+    shown = "\n\n".join(s for s in sections[1:6] if s)
     return f"{shown}\n\n{out}: report.md, report.json"
 
 
@@ -162,6 +163,18 @@ def _quality_table(report: dict) -> str:
     )
 
 
+def _lips_table(report: dict) -> str:
+    if not report["lips"]:
+        return ""
+    from evaluation.lips import format_table
+
+    return (
+        "## Do the lips follow the sound?\n\nPartial correlations of lip openings, by landmarks that "
+        "no training here optimises\n(evaluation/lips.py). `copy` keeps the video's mouth, `average` "
+        f"shows its mean.\n\n{format_table(report['lips'])}"
+    )
+
+
 def _missing(report: dict) -> str:
     if not report["missing"]:
         return ""
@@ -174,6 +187,7 @@ def _skipped(report: dict) -> str:
     for name, groups in report["sync"].items():
         parts |= {f"{name}, {group}": summary for group, summary in groups.items()}
     parts |= {f"quality, {name}": summary for name, summary in report["quality"].items()}
+    parts |= {f"lips, {name}": summary for name, summary in report["lips"].items()}
     lines = [
         f"- {part}: {entry['video']}: {entry['reason']}"
         for part, summary in parts.items()
