@@ -259,8 +259,7 @@ def measure_pictures(clip: Clip, measures: Measures) -> None:
     for i in range(SAMPLES):
         frame = int(clip.frames[int((i + 0.5) * len(clip.frames) / SAMPLES)])
         try:
-            if not clip.packed:
-                _require_whole(clip.frame_path(frame))
+            _require_whole(clip.frame_path(frame))
             greys.append(cv2.cvtColor(clip.read(frame, 1)[0], cv2.COLOR_BGR2GRAY))
         except (OSError, ValueError) as error:
             faults.append(error)

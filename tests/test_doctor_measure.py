@@ -131,19 +131,6 @@ def test_near_negatives(tmp_path):
     assert measured(tmp_path, "a/1").near_negatives == pytest.approx(2 * 39 / 420)
 
 
-def test_packed_clips_measure_the_same(tmp_path):
-    from preparation.pack import pack_clip
-
-    folder = make_clip(tmp_path, "a/1")
-    before = measured(tmp_path, "a/1", hint=True)
-    pack_clip(folder)
-    for path in folder.glob("*.jpg"):
-        path.unlink()
-    after = measured(tmp_path, "a/1", hint=True)
-    assert after.row() == before.row() and not after.problems
-    np.testing.assert_array_equal(after.hint, before.hint)
-
-
 # --- the hint
 
 
