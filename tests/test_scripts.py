@@ -19,7 +19,6 @@ HEAVY = {"torch", "cv2", "av", "librosa", "scipy", "matplotlib", "face_alignment
          "openvino", "onnxruntime", "torchmetrics", "lpips", "pytorch_fid", "gradio"}  # fmt: skip
 DETECTOR_OF = {  # by default
     "app.py": "centerface",
-    "benchmark.py eval": "centerface",
     "benchmark.py inference": ["centerface"],
     "evaluation/fid.py": "centerface",
     "evaluation/gen_videos_from_filelist.py": "sfd",
