@@ -62,14 +62,13 @@ APPENDED = {
     "--videos results/result_voice.mp4": "--videos me.mp4 --vshift 10",
     "--videos results/dubbed": "--videos me.mp4 --vshift 10 --min_track 12 --min_face_size 10 "
     "--detector centerface --expert checkpoints/lipsync_expert.pth",
-    "compare_models": f"--models Wav2Lip --device cpu {ONE_STEP}",
     "benchmark.py inference": "--batches 1 --repeats 1 --backends torch "
     "--checkpoint_path checkpoints/wav2lip.pth",
 }
 REPLACED = {"--nproc_per_node=4": "--nproc_per_node=2"}
 EXTERNAL = {"--nproc_per_node", "--size", "--help"}  # torchrun's, an example's, argparse's
 PLACEHOLDERS = {"x.yaml"}
-WRITTEN = {"report.md", "hparams.yaml", "compare.md"}  # by the scripts
+WRITTEN = {"report.md", "hparams.yaml"}  # by the scripts
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
 

@@ -104,7 +104,7 @@ def test_a_fault_without_a_file_is_not_hidden(monkeypatch):
 
 
 def test_the_scripts_are_found():
-    assert len(SCRIPTS) > 15 and "evaluation/compare_models.py" in SCRIPTS
+    assert len(SCRIPTS) > 15 and "evaluation/demo_report.py" in SCRIPTS
 
 
 def test_docstrings_open_with_a_command():
