@@ -252,6 +252,7 @@ def examine(args: argparse.Namespace) -> None:
         workers=args.workers,
         max_clips=args.max_clips,
         seed=args.seed,
+        speaker_pattern=args.speaker_pattern,
     )
 
 
