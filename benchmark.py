@@ -2,7 +2,6 @@
 
     python benchmark.py data
     python benchmark.py data --data_root lrs2_preprocessed --filelists filelists --workers 8
-    python benchmark.py eval --random_weights
     python benchmark.py inference --seconds 10
     python benchmark.py inference --face me.mp4 --audio speech.mp3 --checkpoint_path wav2lip.pth
     python benchmark.py inference --memory_minutes 0.5 10
@@ -16,7 +15,6 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.data import add_data_arguments, data_benchmark
-from benchmarks.evaluation import add_eval_arguments, eval_benchmark
 from benchmarks.inference import add_inference_arguments, inference_benchmark
 from errors import run_cli
 
@@ -27,9 +25,6 @@ def get_args_parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="training samples a second, and memory per worker")
     add_data_arguments(data)
     data.set_defaults(run=data_benchmark)
-    scores = commands.add_parser("eval", help="seconds of each metric for a minute of video")
-    add_eval_arguments(scores)
-    scores.set_defaults(run=eval_benchmark)
     inference = commands.add_parser(
         "inference", help="each stage and the whole, by back end; memory; the network alone"
     )

@@ -87,9 +87,6 @@ def _add_root_arguments(group) -> None:
         help="clips that are further out of sync are dropped; default %(default)s")
     add("--min_confidence", type=float, metavar="C",
         help="clips the expert is less sure of are dropped; default 0.25, for SyncNet v2 3")
-    add("--pack", action="store_true",
-        help="also write each clip's crops at --img_size into one file, for fast loading")
-    add("--img_size", type=int, default=96, help="of --pack; default %(default)s")
     add("--doctor", action="store_true", help="examine the clips: will an expert learn from them?")
     add("--doctor_out", metavar="DIR", help="default <preprocessed_root>/doctor")
     add("--max_clips", type=int, default=0, metavar="N",
@@ -108,10 +105,6 @@ def main(args: argparse.Namespace) -> int:
         make_filelists(args)
     if args.undo_sync or args.correct_sync:
         correct_sync(args)
-    if args.pack:
-        from preparation.pack import pack_root
-
-        pack_root(args.preprocessed_root, args.img_size, args.workers)
     if args.doctor:
         examine(args)
     return 1 if failed and args.strict else 0
@@ -120,7 +113,7 @@ def main(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     from corpus.listing import parse_shard, parse_shares
 
-    steps = ("data_root", "make_filelists", "undo_sync", "correct_sync", "pack", "doctor")
+    steps = ("data_root", "make_filelists", "undo_sync", "correct_sync", "doctor")
     if not any(getattr(args, step) for step in steps):
         raise InputError(f"nothing to do: give one of {', '.join('--' + step for step in steps)}")
     if min(args.batch_size, args.workers, args.workers_per_gpu) < 1 or (args.ngpu or 0) < 0:
@@ -129,10 +122,8 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("--min_seconds must be above 0 and at most --max_seconds")
     if args.correct_sync and not args.expert:
         raise InputError("--correct_sync needs --expert, a lip-sync expert's checkpoint")
-    if args.img_size < 16 or args.seed < 0 or args.max_clips < 0 or args.max_offset < 0:
-        raise InputError(
-            "--img_size must be at least 16, --seed, --max_clips and --max_offset at least 0"
-        )
+    if min(args.seed, args.max_clips, args.max_offset) < 0:
+        raise InputError("--seed, --max_clips and --max_offset must be at least 0")
     args.shard = parse_shard(args.shard) if args.shard else (1, 1)
     if args.make_filelists:
         args.make_filelists = parse_shares(args.make_filelists)
@@ -261,6 +252,7 @@ def examine(args: argparse.Namespace) -> None:
         workers=args.workers,
         max_clips=args.max_clips,
         seed=args.seed,
+        speaker_pattern=args.speaker_pattern,
     )
 
 

@@ -41,7 +41,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def data_benchmark(args: argparse.Namespace) -> None:
-    """Print samples a second, from JPEGs and from packs, and what a loader's worker takes."""
+    """Print samples a second, and what a loader's worker takes."""
     if args.seconds <= 0 or args.workers < 1 or args.clips < 1:
         raise InputError("--seconds must be above 0, --workers and --clips at least 1")
     if bool(args.data_root) != bool(args.filelists):
@@ -67,14 +67,13 @@ def data_benchmark(args: argparse.Namespace) -> None:
 
 def write_clips(root: str, clips: int) -> None:
     """Synthetic clips of 8 s below `root` as preprocess.py leaves them, with crops of LRS2's size,
-    packed beside their JPEGs, and train.txt.
+    and train.txt.
     """
     import cv2
     import numpy as np
     from tqdm import tqdm
 
     from audio import melspectrogram, save_wav
-    from preparation.pack import pack_clip
     from synthetic.corpus import clip_name, synthesize_clip
 
     for speaker in tqdm(range(clips), desc="clips", disable=not sys.stderr.isatty()):
@@ -88,7 +87,6 @@ def write_clips(root: str, clips: int) -> None:
             cv2.imwrite(path, crop, [cv2.IMWRITE_JPEG_QUALITY, 95])
         save_wav(wave, os.path.join(folder, "audio.wav"))
         np.save(os.path.join(folder, "mel.npy"), melspectrogram(wave).T)
-        pack_clip(folder)
     with open(os.path.join(root, "train.txt"), "w", encoding="utf-8") as file:
         file.writelines(f"{clip_name(speaker, 1)}\n" for speaker in range(clips))
 
@@ -104,17 +102,9 @@ def data_rows(root: str, filelists: str, args: argparse.Namespace) -> list[tuple
     bar = tqdm(desc="rows", disable=not sys.stderr.isatty())
     for name, kind in {"generator": Wav2LipDataset, "expert": SyncNetDataset}.items():
         dataset = kind(root, "train", hp, filelists)
-        clips = dataset.clips
-        packs = [clip for clip in clips if clip.packed]
-        jpegs = [clip for clip in clips if os.path.exists(clip.frame_path(clip.frames[0]))]
-        for way, chosen in (("JPEG", jpegs), ("packed", packs)):
-            for clip in chosen:
-                clip.packed = way == "packed"
-            if chosen:
-                dataset.clips = chosen
-                rows.append(measure(f"{name}, {way}", dataset, hp, args.seconds))
-                bar.update()
-        heard = [c for c in jpegs if os.path.exists(os.path.join(c.folder, "audio.wav"))]
+        rows.append(measure(name, dataset, hp, args.seconds))
+        bar.update()
+        heard = [c for c in dataset.clips if os.path.exists(os.path.join(c.folder, "audio.wav"))]
         if name == "generator" and heard:
             released = ReleasedWay(heard, hp)
             rows.append(measure(f"{name}, released way", released, hp, args.seconds))

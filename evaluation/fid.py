@@ -43,18 +43,21 @@ DETECTION_BATCH = 16
 class Side:
     """What is known of one side: statistics of its frames, and what was left out.
 
-    done: videos that were gone through; faceless: frames without a face, left out where the region
-    is the face; skipped: videos that could not be read (to the end), with the reason.
+    done: videos that were gone through; seconds: that they took; faceless: frames without a face,
+    left out where the region is the face; skipped: videos that could not be read (to the end), with
+    the reason.
     """
 
     statistics: FeatureStatistics = field(default_factory=lambda: FeatureStatistics(FEATURES))
     done: int = 0
+    seconds: float = 0.0
     faceless: int = 0
     skipped: list[dict[str, str]] = field(default_factory=list)
 
     def save(self, path: str, key: str) -> None:
         """Write a file of 34 MB that `load` takes up for the same key."""
-        record = {"done": self.done, "faceless": self.faceless, "skipped": self.skipped}
+        names = ("done", "seconds", "faceless", "skipped")
+        record = {name: getattr(self, name) for name in names}
         with replacing(path, "wb") as file:
             np.savez(
                 file,
@@ -78,8 +81,8 @@ class Side:
                 side.statistics.mean, side.statistics.scatter = saved["mean"], saved["scatter"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return cls()
-        side.done, side.faceless = record["done"], record["faceless"]
-        side.skipped = record["skipped"]
+        for name, value in record.items():
+            setattr(side, name, value)
         return side
 
 
@@ -120,6 +123,7 @@ def fid(
         result[name] = {
             "videos": side.done - len(side.skipped),
             "frames": side.statistics.count,
+            "seconds": side.seconds,
             "faceless": side.faceless,
             "skipped": side.skipped,
         }
@@ -162,12 +166,14 @@ def _gather(
         disable=not (progress and sys.stderr.isatty()),
     )
     for video in waiting:
+        began = time.monotonic()
         try:
             for batch in batched(_pictures(video, protocol["every"], detector, side), batch_size):
                 side.statistics.update(inception(batch))
         except InputError as error:
             side.skipped.append({"video": os.fspath(video), "reason": str(error)})
         side.done += 1
+        side.seconds = round(side.seconds + time.monotonic() - began, 3)
         if side.done == len(videos) or time.monotonic() - saved > SAVE_SECONDS:
             side.save(cache, key)
             saved = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 
+from evaluation.gen_videos_from_filelist import FPS
 from media.files import replacing, write_json
 
 # LSE-D, LSE-C, FID on LRS2 (paper, table 1), and the mean of two independent reruns of the released
@@ -44,6 +45,7 @@ def write_report(report: dict, out: str) -> str:
         _missing(report),
         _skipped(report),
         _protocols(report),
+        _speed(report),
         _pictures(report),
     ]
     text = "\n\n".join(section for section in sections if section) + "\n"
@@ -211,6 +213,28 @@ def _protocols(report: dict) -> str:
         lines.append(f"- fid: {_settings(fid['protocol'])}; {counts}")
     lines.append(f"- quality: {_settings(report['quality']['own_sound']['settings'])}")
     return "## How the numbers were made\n\n" + "\n".join(lines)
+
+
+def _speed(report: dict) -> str:
+    """One line: the work that a minute of video took."""
+    made, fid = report["generation"], report["fid"]
+
+    def minutes(summary: dict) -> float:
+        frames = summary["scores"]["frames"]
+        return frames["n"] * frames["mean"] / FPS / 60 if frames else 0.0
+
+    generated = minutes(made["generated"])
+    took = {"generation": (made["generated"]["seconds"], generated)}
+    took |= {
+        name: (sync["generated"]["seconds"], generated) for name, sync in report["sync"].items()
+    }
+    if fid:
+        sides = [fid["real"], fid["generated"]]
+        took["fid"] = sum(s["seconds"] for s in sides), sum(s["frames"] for s in sides) / FPS / 60
+    if "own_sound" in made:
+        took["quality"] = report["quality"]["own_sound"]["seconds"], minutes(made["own_sound"])
+    parts = [f"{name} {spent / length:.0f}" for name, (spent, length) in took.items() if length]
+    return f"Seconds of work for a minute of video: {', '.join(parts)}."
 
 
 def _settings(settings: dict) -> str:

@@ -14,6 +14,7 @@ import csv
 import json
 import math
 import os
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +27,8 @@ class ScoreTable:
 
     settings: what the scores depend on (protocol, parameters, weights; JSON values). A log that was
     begun with other settings is put aside (`.jsonl.old`), so that rows never mix. A video counts as
-    done while its files are those that were scored (by size and time of change).
+    done while its files are those that were scored (by size and time of change). The seconds
+    from the `has` that said no to the `add` or `skip` are kept with it.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class ScoreTable:
         self.folder, self.name, self.columns = os.fspath(folder), name, tuple(columns)
         self.settings = json.loads(json.dumps(settings))
         self._entries: dict[str, dict] = {}  # by video, the last one counts
+        self._began = time.monotonic()  # with the video in hand
         os.makedirs(self.folder, exist_ok=True)
         self._log = self._path("jsonl")
         self._read()
@@ -63,6 +66,7 @@ class ScoreTable:
 
     def has(self, video: str, files: Sequence[str | os.PathLike]) -> bool:
         """Whether `video` was scored or skipped and none of its `files` has changed since."""
+        self._began = time.monotonic()
         entry = self._entries.get(video)
         return entry is not None and entry["stamp"] == [stamp(path) for path in files]
 
@@ -79,6 +83,7 @@ class ScoreTable:
 
     def _write(self, video: str, files: Sequence[str | os.PathLike], **result) -> None:
         entry = {"video": video, "stamp": [stamp(path) for path in files], **result}
+        entry["seconds"] = round(time.monotonic() - self._began, 3)
         self._entries[video] = entry
         with open(self._log, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
@@ -87,8 +92,8 @@ class ScoreTable:
         """Write the CSV (a row each, by video) and the JSON, and return what the JSON holds.
 
         videos: those that count, in this order; all by default. {"settings", "videos", "rows",
-        "skipped": [{"video", "reason"}], "scores": {column: {"mean", "median", "standard_error",
-        "n"}}}; a column without any number is null in "scores".
+        "seconds" that they took, "skipped": [{"video", "reason"}], "scores": {column: {"mean",
+        "median", "standard_error", "n"}}}; a column without any number is null in "scores".
         """
         entries = [self._entries[v] for v in (sorted(self._entries) if videos is None else videos)]
         rows = [{"video": e["video"], **row} for e in entries for row in e["rows"]]
@@ -100,6 +105,7 @@ class ScoreTable:
             "settings": self.settings,
             "videos": sum(bool(e["rows"]) for e in entries),
             "rows": len(rows),
+            "seconds": sum(e["seconds"] for e in entries),
             "skipped": [
                 {"video": e["video"], "reason": e["reason"]} for e in entries if "reason" in e
             ],

@@ -1,35 +1,174 @@
 """A check-up of a preprocessed root: will an expert learn from it, and if not, what is to be done?
 
-Measures every clip (doctor_measure.py), asks an expert about sync if there is one (doctor_sync.py;
-else doctor_hint.py), and sums up (doctor_corpus.py) in findings (doctor_advice.py), a picture
-(doctor_plot.py), doctor.txt and doctor.json.
+Every clip is measured, an expert is asked about its sync where one is given, and what lies outside
+the bounds of TESTS is told with why it matters and what to do: doctor.txt, doctor.json, doctor.png.
+Clips are never changed, and a damaged one is measured as far as it goes.
 """
 
 from __future__ import annotations
 
-import functools
+import hashlib
+import itertools
 import json
-import multiprocessing
 import os
+import shlex
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+import wave
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
+import numpy as np
+
+from corpus.clips import Clip, index_clip, open_mel
+from corpus.listing import SPLITS, clip_groups, find_clips
 from errors import InputError
-from media.files import replacing
+from experts.offset import Expert, clip_offset, load_expert
+from face_detection.base import Box
+from face_detection.shots import overlap
+from hparams import HParams, read_filelist
+from media.files import replacing, write_json
+from preparation.sync import MIN_CONFIDENCE
 
-if TYPE_CHECKING:
-    from hparams import HParams
-    from preparation.doctor_advice import Finding
-    from preparation.doctor_measure import Measures
+LEVELS = ("stop", "warn", "note")
+DO = "python preprocess.py --preprocessed_root {root}"
+CORRECT = DO + " --correct_sync --expert {expert}"
+SPLIT = DO + " --make_filelists train=0.9,val=0.05,test=0.05"
+AGAIN = "delete these folders (doctor.json names them) and run preprocess.py again"
+LEAVE = "leave them out of the filelists (doctor.json names them)"
+ONE = "keep one of each (copies in doctor.json)"
+BY_HEART = "the validation then measures what was learned by heart"
+TUNE = (
+    "fine-tune the released models: python wav2lip_train.py --config configs/finetune.yaml "
+    "--data_root {root} --checkpoint_path checkpoints/wav2lip.pth "
+    "--checkpoint_dir checkpoints/mine --syncnet_checkpoint_path checkpoints/lipsync_expert.pth"
+)
 
-HINT_CLIPS = 200  # whose crops are all read; a few dozen are enough where people face the camera
-CHUNK = 32  # clips handed to a process at a time; so few are measured without one
+
+@dataclass(frozen=True)
+class Test:
+    """A measure of every clip, or one of the corpus, and where it is in order: low <= x <= high.
+
+    levels: the shares of the clips outside, from which the finding has that level (a measure of the
+    corpus is outside with a share of 1). "stop" keeps an expert that is trained from scratch from
+    converging, or makes its scores worthless; "warn" costs quality; "note" is good to know. Of
+    several findings of one code the worst is told, of equals the first.
+    """
+
+    code: str
+    measure: str
+    low: float | None
+    high: float | None
+    levels: dict[str, float]
+    seen: str
+    why: str
+    do: str
+
+
+# "good" below: 236 real and synthetic clips in order
+TESTS = (
+    # files
+    Test("unusable", "windows", 1, None, {"stop": 0.5, "warn": 0.05, "note": 0},
+         "hold no window", "training leaves them out", AGAIN),
+    Test("damaged", "faults", None, 0, {"stop": 0.5, "warn": 0.01, "note": 0}, "are damaged",
+         "a window of a damaged crop is replaced, a mel of other length is out of step", AGAIN),
+    Test("fps", "fps", 25, 25, {"stop": 0}, "are not at 25 frames a second",
+         "a window pairs 5 frames with 0.2 s of sound: at another rate they drift apart", AGAIN),
+    # sync, after what --correct_sync shifted, of the clips that it kept
+    Test("sync_unknown", "judged", 1, None, {"note": 1},
+         "nobody has checked that lips and sound are in sync",
+         "nothing else decides so often whether an expert converges",
+         DO + " --doctor --expert {expert}"),
+    Test("unsure", "sure", 1, None, {"stop": 0.5, "warn": 0.2},
+         "have lips in which the expert does not recognise the voice",
+         "it is not the voice of that face (dubbing, music), or the expert is too weak to tell",
+         "try SyncNet v2 or lipsync_expert.pth; --correct_sync leaves these clips out"),
+    Test("out_of_sync", "offset", -3, 3, {"stop": 0.2}, "are more than 3 frames out of sync",
+         "the expert is told that lips and sound belong together where they do not, and stays at "
+         "chance (loss 0.69)", CORRECT),
+    Test("out_of_sync", "offset", -1, 1, {"warn": 0.2}, "are more than a frame out of sync",
+         "the expert is told that lips and sound belong together where they do not", CORRECT),
+    # amount. LRS2's training split, 29 hours of thousands of speakers, takes the expert 150,000
+    # steps to leave chance; a sixth of it is learned by heart in that time, as few speakers are
+    Test("amount", "minutes", 15, None, {"warn": 1}, "{:.1f} minutes of sound",
+         "enough to try the programs with small models (configs/tiny_cpu.yaml), not to train the "
+         "full ones", "for more than a trial, " + TUNE),
+    Test("amount", "minutes", 300, None, {"warn": 1}, "{:.0f} minutes of sound, LRS2 has 1,740",
+         "an expert from scratch learns so little by heart before it learns to listen", TUNE),
+    Test("speakers", "speakers", 2, None, {"stop": 1}, "one speaker, by the clips' names",
+         "an expert from scratch learns one face and voice by heart and stays at chance on others",
+         TUNE + "\n         if they are several: --speaker_pattern tells them apart"),
+    Test("speakers", "speakers", 20, None, {"warn": 1}, "{} speakers",
+         "what is trained on few speakers fails on others, and so does its validation",
+         "add speakers, or " + TUNE),
+    Test("one_sided", "largest_share", None, 0.5, {"warn": 1},
+         "{:.0%} of the sound is of one speaker", "most of an epoch's windows are of this one",
+         "leave some of these clips out of train.txt"),
+    # of clips of 1.7 s a tenth of the expert's wrong pairs are off by 2 frames or less; LRS2: 7%
+    Test("short_clips", "seconds", 1.7, None, {"warn": 0.5}, "are shorter than 1.7 s",
+         "near windows are called out of sync, though nobody could see it: the loss stays high",
+         "prefer longer clips: preprocess.py --min_seconds 2"),
+    # sound
+    Test("silence", "silence_share", None, 0.7, {"stop": 0.5, "warn": 0.01},  # pauses: up to 0.41
+         "hold next to no speech", "silence fits any closed mouth: it teaches no sync", LEAVE),
+    Test("quiet", "speech_db", -40, None, {"warn": 0.2}, "have speech below -40 dBFS",  # good: -34
+         "soft sounds fall below the spectrogram's floor", "amplify, preprocess again"),
+    Test("clipped", "clipped_share", None, 0.003, {"warn": 0.05}, "have clipped sound",
+         "the distortion fills all mel bands", "take recordings with less gain"),
+    Test("sound_short", "sound_missing", None, 0.2, {"warn": 0.05},
+         "have sound that ends before the picture", "often a sign of sound that is out of sync",
+         "look at the source videos"),
+    # faces and pictures
+    Test("faceless", "faces_share", 0.9, None, {"warn": 0.05}, "lack the face in many frames",
+         "a window needs 5 faces in a row", "try --detector sfd, or leave such videos out"),
+    Test("jumping", "jumps", None, 0, {"warn": 0.05}, "have a face whose box leaps",
+         "another's lips come under the same voice, or a wall was taken for a face",
+         "preprocess with --split on, which cuts where a face is lost"),
+    Test("crowded", "other_faces_share", None, 0.5, {"warn": 0.2}, "show other people too",
+         "the voice may be another's", "--correct_sync drops clips whose lips fit no voice"),
+    Test("small_face", "face_size", 48, None, {"warn": 0.05}, "have a face below 48 pixels",
+         "blown up to 96 x 96 it shows no lips", "take larger sources"),
+    Test("blurred", "sharpness", 50, None, {"warn": 0.05}, "are blurred",  # good: 117 and more
+         "the generator learns to blur", LEAVE),
+    Test("exposure", "brightness", 40, 215, {"warn": 0.05}, "are dark or bleached",  # good: 63-180
+         "lips hardly differ from skin", "correct it, or " + LEAVE),
+    Test("still", "change", 0.5, None, {"warn": 0.01}, "are still pictures",  # talk: 1.8 and more
+         "lips that never move fit no speech", LEAVE),
+    # copies and lists
+    Test("copies", "copies", None, 0, {"warn": 1}, "{} sets of clips have one audio.wav",
+         "copies count double; where their pictures differ, one is dubbed", ONE),
+    Test("no_filelists", "filelists", 1, None, {"note": 1}, "there are no filelists",
+         "training needs train.txt and val.txt, of different speakers", SPLIT),
+    Test("leak", "clips_in_two", None, 0, {"warn": 1}, "{} clips are in more than one split",
+         BY_HEART, SPLIT),
+    Test("leak", "speakers_in_two", None, 0, {"warn": 1},
+         "{} speakers or sources are in more than one split", BY_HEART, SPLIT),
+    Test("copies_leak", "copies_in_two", None, 0, {"warn": 1},
+         "{} sets of copies are in more than one split", BY_HEART, ONE),
+    Test("missing", "missing_share", None, 0.5, {"stop": 1}, "a filelist belongs to other data: "
+         "{:.0%} of its lines name no clip", "training leaves them out", SPLIT),
+    Test("missing", "missing_share", None, 0.01, {"warn": 1},
+         "{:.0%} of a filelist's lines name no clip", "training leaves them out", SPLIT),
+    Test("dropped_listed", "dropped_listed", None, 0, {"warn": 1},
+         "{} lines name clips that --correct_sync dropped", "they are out of sync beyond repair",
+         "train with the filelists that --correct_sync wrote"),
+    Test("examined", "unexamined", None, 0, {"note": 1}, "{} clips were not looked at",
+         "copies among them are not found", "run without --max_clips"),
+)  # fmt: skip
+
+SAME_FACE = 0.3  # overlap of two neighbouring boxes; one face's is larger (preparation/pieces.py)
+SAMPLES = 8  # crops looked at in each clip
+LEVEL_SAMPLES = 400  # 25 ms at 16 kHz, in which the sound's level is taken
+SILENCE_DB = 35.0  # so far below a clip's loud parts nobody speaks; quiet rooms hum at -40 and less
+FAINTEST_DB = -65.0  # nor below this, whatever the loud parts
+FULL_SCALE = 32700  # of 32768; a clipped wave that was resampled no longer meets the last value
+SHOWN = 20  # names that are listed of what is wrong with many
 WIDTH = 100  # columns of the page; commands are not broken
+MEDIANS = ("seconds", "faces_share", "face_size", "sharpness", "brightness", "speech_db",
+           "silence_share")  # fmt: skip
+FAULTS = (OSError, EOFError, ValueError, TypeError, OverflowError, RecursionError, wave.Error)
 
 
 def examine(
@@ -41,49 +180,45 @@ def examine(
     workers: int = 1,
     max_clips: int = 0,
     seed: int = 0,
+    speaker_pattern: str | None = None,
 ) -> dict:
     """Write doctor.json, doctor.png and doctor.txt into `out`, print the latter, and return what
-    doctor.json holds: root, verdict, findings, summary, histograms and a row for each clip.
+    doctor.json holds: root, verdict, findings, summary and a row for each clip.
 
     filelists: folder of train.txt, val.txt, test.txt. expert: checkpoint of a SyncNet_color or
-    SyncNet v2, run on `device`. workers: processes. max_clips: look at so many, drawn by seed; 0:
-    at all. InputError where there is no clip or `out` cannot be written.
+    SyncNet v2, run on `device`. max_clips: look at so many, drawn by seed; 0: at all. InputError
+    where there is no clip or `out` cannot be written.
     """
-    from corpus.listing import find_clips
-    from experts.offset import load_expert
-    from hparams import HParams
-    from preparation import doctor_sync
-    from preparation.doctor_advice import advise, verdict
-    from preparation.doctor_corpus import summarise
-    from preparation.doctor_hint import pool_hint
-    from preparation.doctor_plot import plot
+    import cv2
+    from tqdm import tqdm
 
     hp, names = HParams(), find_clips(preprocessed_root)
+    groups = clip_groups(names, speaker_pattern)
     try:
         os.makedirs(out, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror}") from error
     judge = load_expert(expert, device) if expert else None  # before the work: it may be refused
-    examined = _draw(names, max_clips, seed)
-    hinted = set() if expert else set(_draw(examined, HINT_CLIPS, seed))
-    clips = measure(preprocessed_root, examined, hp, hinted, workers)
-    failed = doctor_sync.ask_expert(preprocessed_root, clips, judge, hp) if judge else {}
-    summary = summarise(clips, names, filelists, seed)
-    summary["sync"] = doctor_sync.sync_summary(clips, failed)
-    summary["hint"] = pool_hint([clip.hint for clip in clips if clip.hint is not None], seed)
-    findings = advise(summary, preprocessed_root, expert)
-    report = {
-        "root": preprocessed_root,
-        "verdict": verdict(findings),
-        "findings": [asdict(finding) for finding in findings],
-        "summary": summary,
-        "histograms": histograms(clips),
-        "clips": [clip.row() for clip in clips],
-    }
-    text = page(summary, findings, report["verdict"], preprocessed_root)
+    chosen = list(names)
+    if 0 < max_clips < len(names):
+        drawn = np.random.default_rng(seed).choice(len(names), max_clips, replace=False)
+        chosen = [names[i] for i in sorted(drawn)]
+    cv2.setNumThreads(1)  # clips are measured in parallel
+    with ThreadPoolExecutor(workers) as pool:
+        done = pool.map(lambda name: measure_clip(preprocessed_root, name, hp), chosen)
+        bar = tqdm(done, total=len(chosen), unit="clip", disable=not sys.stderr.isatty())
+        clips = list(bar)
+    if judge:
+        ask_expert(preprocessed_root, clips, judge, hp)
+    summary = summarise(clips, groups, filelists, bool(speaker_pattern))
+    findings = find(clips, summary, preprocessed_root, expert)
+    report = {"root": preprocessed_root, "verdict": verdict(findings), "findings": findings}
+    report |= {"summary": summary, "clips": clips}
+    text = page(report)
     try:
-        _write(os.path.join(out, "doctor.json"), _json(report))
-        _write(os.path.join(out, "doctor.txt"), text)
+        write_json(os.path.join(out, "doctor.json"), report, indent=1)
+        with replacing(os.path.join(out, "doctor.txt")) as file:
+            file.write(text)
         plot(report, os.path.join(out, "doctor.png"))
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror}") from error
@@ -92,171 +227,384 @@ def examine(
     return report
 
 
-def _draw(names: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` of the names (0: all), in order."""
-    import numpy as np
-
-    if not 0 < count < len(names):
-        return list(names)
-    chosen = np.random.default_rng(seed).choice(len(names), count, replace=False)
-    return [names[i] for i in sorted(chosen)]
+# --- one clip
 
 
-def measure(
-    root: str, names: Sequence[str], hp: HParams, hinted: set[str], workers: int
-) -> list[Measures]:
-    """measure_clip of every clip, in the order of `names`. hinted: those for the sync hint."""
+def measure_clip(root: str, name: str, hp: HParams) -> dict:
+    """The measures of the clip `<root>/<name>`; what cannot be measured is missing, and "problems"
+    says why.
+    """
+    folder, clip = os.path.join(root, name), {"name": name, "problems": [], "windows": 0}
+
+    def part(what: str, measure: Callable, *args):
+        try:
+            return measure(clip, folder, *args)
+        except FAULTS as error:
+            said = " ".join(str(error).split())[:160] or type(error).__name__
+            clip["problems"].append(f"{what} cannot be used ({said})")
+
+    record = part("clip.json", _read_record)
+    if record:
+        part("clip.json", _measure_faces, record)
+    part("audio.wav", _measure_sound, record or {})
+    part("mel.npy", _measure_mel, hp)
+    found = index_clip(folder, hp, individual_mels=False)
+    if isinstance(found, Clip):
+        clip["windows"] = len(found.usable)
+        generator = index_clip(folder, hp, individual_mels=True)
+        clip["windows_generator"] = len(generator.usable) if isinstance(generator, Clip) else 0
+        part("a crop", _measure_pictures, found)
+        if clip.get("faces", len(found.frames)) != len(found.frames):
+            counts = f"{clip['faces']} boxes for {len(found.frames)} crops"
+            clip["problems"].append(f"clip.json has {counts}")
+    else:
+        clip["unusable"] = found
+    clip["faults"] = len(clip["problems"])
+    return {key: round(x, 4) if isinstance(x, float) else x for key, x in clip.items()}
+
+
+def _read_record(clip: dict, folder: str) -> dict:
+    with open(os.path.join(folder, "clip.json"), encoding="utf-8") as file:
+        record = json.load(file)
+    if not isinstance(record, dict):
+        raise ValueError("not an object")
+    clip["fps"] = _number(record, "fps")
+    sync = record.get("sync")  # what an earlier --correct_sync wrote (preparation/sync.py)
+    if isinstance(sync, dict) and {type(sync.get(k)) for k in ("offset", "shift")} == {int}:
+        clip["sync"] = {
+            "offset": sync["offset"],
+            "confidence": _number(sync, "confidence") or 0.0,
+            "shift": sync["shift"],
+            "kept": sync.get("kept") is not False,
+            "expert": str(sync.get("expert"))[:80],
+        }
+        _judge(clip)
+    return record
+
+
+def _judge(clip: dict, least: float | None = None) -> None:
+    """The measures of sync: by how many frames the sound that training hears is early, and whether
+    the expert is sure; none of a clip that --correct_sync dropped.
+    """
+    sync = clip["sync"]
+    if sync["kept"]:
+        clip["sure"] = int(least is None or sync["confidence"] >= least)
+        if clip["sure"]:
+            clip["offset"] = sync["offset"] - sync["shift"]
+
+
+def _number(record: dict, key: str) -> float | None:
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if 0 <= value <= 1e9 else None  # NaN is neither
+
+
+def _measure_faces(clip: dict, folder: str, record: dict) -> None:
+    """From the boxes: share of frames with a face, size, leaps."""
+    boxes = record["boxes"] if isinstance(record.get("boxes"), list) else []
+    sides = np.array([box or [np.nan] * 4 for box in boxes], float)
+    if sides.ndim != 2 or sides.shape[1] != 4:
+        raise ValueError("it has no boxes")
+    size = (sides[:, 2:] - sides[:, :2]).min(1)  # (frames,)
+    seen = np.isfinite(size)
+    if not (size[seen] > 0).all() or seen.sum() != sum(box is not None for box in boxes):
+        raise ValueError("a box has no area")
+    clip["frames"], clip["faces"] = len(boxes), int(seen.sum())
+    clip["faces_share"] = float(seen.mean())
+    if seen.any():
+        clip["face_size"] = float(np.median(size[seen]))
+    faces = [Box(*box, 0) for box in sides.tolist()]  # NaN where there is none: no leap
+    clip["jumps"] = sum(overlap(*pair) < SAME_FACE for pair in itertools.pairwise(faces))
+    others = _number(record, "other_faces")
+    if others is not None:
+        clip["other_faces_share"] = min(1.0, others / len(boxes))
+
+
+def _measure_sound(clip: dict, folder: str, record: dict) -> None:
+    """Length, level, silence, clipping."""
+    with wave.open(os.path.join(folder, "audio.wav"), "rb") as file:
+        kind = file.getframerate(), file.getnchannels(), file.getsampwidth()
+        if kind != (16000, 1, 2):
+            raise ValueError("{} Hz, {} channels, {} bytes a sample".format(*kind))
+        content = file.readframes(file.getnframes())
+    sound = np.frombuffer(content[: len(content) // 2 * 2], "<i2")
+    steps = sound[: len(sound) // LEVEL_SAMPLES * LEVEL_SAMPLES].reshape(-1, LEVEL_SAMPLES)
+    if not len(steps):
+        raise ValueError("no sound")
+    clip["seconds"] = len(sound) / 16000
+    clip["digest"] = hashlib.sha256(content).hexdigest()
+    if clip.get("frames"):
+        clip["sound_missing"] = clip["frames"] / 25 - clip["seconds"]
+    power = ((steps / 32768.0) ** 2).mean(1)
+    level = 10 * np.log10(power + 1e-10)
+    silent = level < max(np.percentile(level, 95) - SILENCE_DB, FAINTEST_DB)
+    clip["silence_share"] = float(silent.mean())
+    if not silent.all():
+        clip["speech_db"] = float(10 * np.log10(power[~silent].mean()))
+    clip["clipped_share"] = float((np.abs(sound.astype(int)) >= FULL_SCALE).mean())
+    expected = _number(record, "seconds")
+    if expected is not None and abs(expected - clip["seconds"]) > 0.1:
+        raise ValueError(f"it holds {clip['seconds']:.2f} s of {expected:.2f} s")
+
+
+def _measure_mel(clip: dict, folder: str, hp: HParams) -> None:
+    """Whether it is whole, in range and as long as the sound."""
+    mel = np.array(open_mel(folder, hp.num_mels))
+    if not len(mel) or not np.abs(mel).max() <= hp.max_abs_value + 0.01:  # NaN is not
+        raise ValueError(f"values outside of +-{hp.max_abs_value:g}")
+    rows = int(16000 * clip.get("seconds", 0)) // hp.hop_size + 1
+    if "seconds" in clip and abs(rows - len(mel)) > 4:
+        raise ValueError(f"{len(mel)} rows, audio.wav makes {rows}")
+
+
+def _measure_pictures(clip: dict, folder: str, found: Clip) -> None:
+    """Of SAMPLES crops at even distances, as training sees them: sharpness, brightness, change."""
+    import cv2
+
+    places = ((np.arange(SAMPLES) + 0.5) * len(found.frames) / SAMPLES).astype(int)
+    paths = [found.frame_path(frame) for frame in found.frames[places]]
+    for path in paths:  # decoders fill the rest of a truncated JPEG with grey and say nothing
+        with open(path, "rb") as file:
+            if file.read()[-2:] != b"\xff\xd9":
+                raise ValueError(f"{path} is truncated")
+    crops = [found.read(int(frame), 1)[0] for frame in found.frames[places]]
+    greys = [cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY) for crop in crops]
+    clip["sharpness"] = float(np.median([cv2.Laplacian(g, cv2.CV_32F).var() for g in greys]))
+    clip["brightness"] = float(np.mean(greys))
+    small = [cv2.resize(grey, (8, 8), interpolation=cv2.INTER_AREA) for grey in greys]
+    clip["change"] = float(np.abs(np.diff(np.float32(small), axis=0)).mean())
+
+
+def ask_expert(root: str, clips: Sequence[dict], expert: Expert, hp: HParams) -> None:
+    """Each clip's sync as this expert sees it; what it has judged before is believed."""
     from tqdm import tqdm
 
-    chunks = [names[first : first + CHUNK] for first in range(0, len(names), CHUNK)]
-    measured: dict[str, Measures] = {}
-    with tqdm(total=len(names), unit="clip", disable=not sys.stderr.isatty()) as bar:
-        for done in _run(functools.partial(_measure_chunk, root, hp, hinted), chunks, workers):
-            measured.update((clip.name, clip) for clip in done)
-            bar.update(len(done))
-    return [measured[name] for name in names]
+    def ask(clip: dict) -> None:
+        before = clip.pop("sync", {"shift": 0, "kept": True})
+        clip.pop("sure", None), clip.pop("offset", None)
+        if before.get("expert") != expert.label:
+            try:
+                found = clip_offset(expert, os.path.join(root, clip["name"]), hp)
+            except (InputError, OSError, ValueError) as error:
+                said = " ".join(str(error).split())
+                clip["not_judged"] = said.removeprefix(f"{root}/{clip['name']}: ")
+                return
+            before |= {"offset": found.offset, "confidence": round(found.confidence, 4)}
+        clip["sync"] = before | {"expert": expert.label}
+        _judge(clip, MIN_CONFIDENCE[expert.kind])
+
+    for clip in clips:
+        if not clip["windows"]:
+            clip.pop("sync", None)
+    todo = [clip for clip in clips if clip["windows"]]
+    kind = next(expert.model.parameters()).device.type
+    # on a GPU, threads decode while it computes
+    with ThreadPoolExecutor(1 if kind == "cpu" else min(8, os.cpu_count() or 1)) as pool:
+        jobs = pool.map(ask, todo)
+        list(tqdm(jobs, "expert", len(todo), unit="clip", disable=not sys.stderr.isatty()))
 
 
-def _run(task, chunks: list, workers: int) -> Iterator[list[Measures]]:
-    """task(chunk) for every chunk, in any order."""
-    workers = min(workers, len(chunks))
-    if workers <= 1:
-        yield from map(task, chunks)
-        return
-    # "spawn": a fork of a process in which OpenCV or torch already runs threads can hang
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-    try:
-        for future in as_completed([pool.submit(task, chunk) for chunk in chunks]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise InputError(
-            "a process of the doctor died (out of memory?); try fewer --workers"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+# --- all of them
 
 
-def _measure_chunk(
-    root: str, hp: HParams, hinted: set[str], names: Sequence[str]
-) -> list[Measures]:
-    from preparation.doctor_measure import measure_clip
-
-    return [measure_clip(root, name, hp, name in hinted) for name in names]
-
-
-def histograms(clips: Sequence[Measures]) -> dict[str, dict]:
-    """Measure -> {"edges", "counts"}, of the clips where it is known."""
-    import numpy as np
-
-    from preparation.doctor_corpus import histogram
-    from preparation.doctor_sync import remaining
-
-    edges = {
-        "seconds": np.linspace(0, 12, 49),
-        "faces_share": np.linspace(0, 1, 21),
-        "face_size": np.arange(0, 401, 16),
-        "sharpness": np.geomspace(5, 5000, 31),
-        "brightness": np.linspace(0, 255, 52),
-        "speech_db": np.arange(-70, 1, 2),
-        "silence_share": np.linspace(0, 1, 21),
-        "windows_expert": np.arange(0, 301, 12),
-    }
-    found = {
-        name: histogram((getattr(clip, name) for clip in clips), edge)
-        for name, edge in edges.items()
-    }
-    asked = [clip for clip in clips if clip.sync]
-    if asked:
-        found["offset"] = histogram(map(remaining, asked), np.arange(-15.5, 16.5))
-        confidences = [clip.sync["confidence"] for clip in asked]
-        top = max(0.1, float(np.percentile(confidences, 99.5)))
-        found["confidence"] = histogram(confidences, np.linspace(0, top, 31))
-    return found
-
-
-def page(summary: dict, findings: Sequence[Finding], verdict: str, root: str) -> str:
-    """The page of text: numbers, findings, verdict."""
-    lines = [f"{root}: {summary['clips']} of {summary['found']} clips examined", ""]
-    for name, text in _numbers(summary).items():
-        lines += textwrap.wrap(f"{name:<10}{text}", WIDTH, subsequent_indent=" " * 10)
-    for finding in findings:
-        seen = f"{finding.level.upper()} {finding.code}: {finding.seen}"
-        lines += ["", *textwrap.wrap(seen, WIDTH, subsequent_indent=" " * 5)]
-        lines += textwrap.wrap(
-            f"why: {finding.why}", WIDTH, initial_indent=" " * 5, subsequent_indent=" " * 10
-        )
-        lines.append(f"     do:  {finding.do}")
-    return "\n".join([*lines, "", verdict, ""])
-
-
-def _numbers(summary: dict) -> dict[str, str]:
-    """Heading -> text, for each kind of measure."""
-    from preparation.doctor_advice import duration, percent
-
-    def median(name: str, form: str = "{:.0f}") -> str:
-        value = summary["medians"][name]
-        return "unknown" if value is None else form.format(value)
-
-    share = {name: percent(value) for name, value in summary["shares"].items()}
-    people, copied = summary["speakers"], summary["copied_clips"].items()
-    lists = (summary["filelists"] or {}).get("lists", {})
+def summarise(
+    clips: Sequence[dict], groups: dict[str, str], filelists: str | None, named: bool
+) -> dict:
+    """The numbers about the corpus. groups: of all clips of the root, of which `clips` were
+    examined; named: by a pattern of the user's.
+    """
+    usable = [clip for clip in clips if clip["windows"]]
+    judged = [clip for clip in clips if "sync" in clip]
+    minutes: Counter = Counter()
+    sounds = defaultdict(list)  # digest -> clips
+    for clip in clips:
+        name = clip["name"]
+        if clip["windows"]:
+            speaker = groups[name] if named else name.split(os.sep)[0]
+            minutes[speaker] += clip.get("seconds", 0.0) / 60
+        sounds[clip.pop("digest", name)].append(name)
+    copies = [names for names in sounds.values() if len(names) > 1]
+    largest = max(minutes.values()) if len(minutes) > 1 else 0.0  # one is another finding
+    offsets = Counter(clip["offset"] for clip in judged if "offset" in clip)
     return {
-        "clips": f"{summary['usable']} of {summary['clips']} usable",
-        "windows": f"{summary['windows_expert']} for the expert, "
-        f"{summary['windows_generator']} for the generator",
-        "length": f"{duration(summary['hours'])}; median clip {median('seconds', '{:.2f}')} s",
-        "speakers": f"{people['count']} (by {people['by']}); "
-        f"{percent(people['largest_share'])} of the sound is of {people['largest']}",
-        "faces": f"in {median('faces_share', '{:.1%}')} of a median clip's frames, "
-        f"{median('face_size')} px; of the clips {share['small_face']} below 48 px, "
-        f"{share['faceless']} with faces missing, {share['jumping']} with leaps, "
-        f"{share['crowded']} with others",
-        "pictures": f"sharpness {median('sharpness')}, brightness {median('brightness')} "
-        f"(medians); {share['blurred']} blurred, {share['dark']} dark, {share['bright']} bright, "
-        f"{share['burnt_out']} burnt out, {share['still']} still",
-        "sound": f"speech at {median('speech_db')} dBFS, {median('silence_share', '{:.0%}')} "
-        f"silence (medians); {share['quiet']} quiet, {share['clipped']} clipped, "
-        f"{share['silent']} silent, {share['dc']} off centre, {share['sound_short']} end before "
-        "the picture",
-        "copies": ", ".join(f"{count} by {kind}" for kind, count in copied),
-        "sync": _sync_text(summary),
-        "filelists": ", ".join(f"{split} {of['lines']} lines" for split, of in lists.items())
-        or "none",
+        "found": len(groups),
+        "examined": len(clips),
+        "unexamined": len(groups) - len(clips),
+        "usable": len(usable),
+        "unusable": dict(Counter(c["unusable"] for c in clips if "unusable" in c).most_common()),
+        "problems": {clip["name"]: clip["problems"] for clip in clips if clip["problems"]},
+        "windows_expert": sum(clip["windows"] for clip in clips),
+        "windows_generator": sum(clip.get("windows_generator", 0) for clip in clips),
+        "minutes": sum(minutes.values()),
+        "speakers": len(minutes) or None,
+        "minutes_of": dict(minutes.most_common()),
+        "largest_share": largest / (sum(minutes.values()) or 1),
+        "medians": {name: _median(clip.get(name) for clip in usable) for name in MEDIANS},
+        "judged": len(judged),
+        "not_judged": dict(Counter(c["not_judged"] for c in clips if "not_judged" in c)),
+        "experts": sorted({clip["sync"]["expert"] for clip in judged}),
+        "confidence": _median(clip["sync"]["confidence"] for clip in judged),
+        "shifted": sum(clip["sync"]["shift"] != 0 for clip in judged),
+        "dropped": sum(not clip["sync"]["kept"] for clip in judged),
+        "offsets": {f"{offset:+d}": count for offset, count in offsets.most_common()},
+        "copies": copies,
+        **splits(clips, groups, copies, filelists),
     }
 
 
-def _sync_text(summary: dict) -> str:
-    from preparation.doctor_advice import percent
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
 
-    sync, hint = summary["sync"], summary["hint"]
-    if sync is None:
-        if hint is None:
-            return "no expert asked; too few clips for a hint"
-        return (
-            f"no expert asked; hint: {hint['offset']:+d} frames, on which "
-            f"{percent(hint['agreement'])} of the samples of {hint['clips']} clips agree"
+
+def splits(
+    clips: Sequence[dict], groups: dict[str, str], copies: list, filelists: str | None
+) -> dict:
+    """What the filelists hold, and which speakers, clips and copies are in two of them."""
+    lists = {split: os.path.join(filelists or "", f"{split}.txt") for split in SPLITS}
+    lists = {split: path for split, path in lists.items() if filelists and os.path.isfile(path)}
+    dropped = {clip["name"] for clip in clips if clip.get("sync", {}).get("kept") is False}
+    where: dict[str, set] = defaultdict(set)  # clip -> its splits
+    speaker: dict[str, set] = defaultdict(set)
+    lines, missing, dropped_lines = {}, {}, 0
+    for split, path in lists.items():
+        names = [os.path.normpath(name) for name in read_filelist(path)]
+        lines[split] = len(names)
+        missing[split] = [name for name in names if name not in groups]
+        dropped_lines += sum(name in dropped for name in names)
+        for name in names:
+            where[name].add(split)
+            if name in groups:
+                speaker[groups[name]].add(split)
+    apart = [c for c in copies if len(set().union(*(where.get(name, set()) for name in c))) > 1]
+    shares = [len(missing[split]) / lines[split] for split in lines if lines[split]]
+    return {
+        "filelists": len(lines),
+        "lines": lines,
+        "missing": {split: names[:SHOWN] for split, names in missing.items()},
+        "missing_share": max(shares, default=0.0),
+        "dropped_listed": dropped_lines,
+        "clips_in_two": sorted(name for name, found in where.items() if len(found) > 1),
+        "speakers_in_two": sorted(name for name, found in speaker.items() if len(found) > 1),
+        "copies_in_two": apart,
+    }
+
+
+def find(clips: Sequence[dict], summary: dict, root: str, expert: str | None) -> list[dict]:
+    """The findings, worst first: those of TESTS that are not passed."""
+    paths = {"{root}": shlex.quote(root), "{expert}": shlex.quote(expert) if expert else "E"}
+    usable = [clip for clip in clips if clip["windows"]]
+    found: dict[str, dict] = {}
+    for test in TESTS:
+        if test.measure in summary:
+            value = summary[test.measure]
+            value = len(value) if isinstance(value, list) else value
+            share = float(value is not None and _outside(value, test))
+            seen = test.seen.format(value) if share else ""
+        else:
+            of = clips if test.measure in ("windows", "faults") else usable
+            of = [clip for clip in of if clip.get(test.measure) is not None]
+            wrong = [clip["name"] for clip in of if _outside(clip[test.measure], test)]
+            share = len(wrong) / (len(of) or 1)
+            seen = f"{len(wrong)} of {len(of)} clips ({share:.1%}) {test.seen}"
+            seen += f", e.g. {wrong[0]}" if wrong else ""
+        level = next((level for level, least in test.levels.items() if share >= least), None)
+        before = found.get(test.code)
+        if not share or level is None or (before and rank(before) <= LEVELS.index(level)):
+            continue
+        do = test.do
+        for place, path in paths.items():
+            do = do.replace(place, path)
+        finding = {"level": level, "code": test.code, "seen": seen, "why": test.why, "do": do}
+        found[test.code] = finding
+    return sorted(found.values(), key=rank)
+
+
+def rank(finding: dict) -> int:
+    return LEVELS.index(finding["level"])
+
+
+def _outside(value: float, test: Test) -> bool:
+    low, high = test.low, test.high
+    return (low is not None and value < low) or (high is not None and value > high)
+
+
+def verdict(findings: Sequence[dict]) -> str:
+    """One line: what stops a training, or what it should mind."""
+    levels = {level: [f for f in findings if f["level"] == level] for level in LEVELS}
+    if levels["stop"]:
+        return "verdict: not ready to train: " + "; ".join(f["seen"] for f in levels["stop"])
+    spoken = "verdict: ready to train"
+    if levels["warn"]:
+        spoken += ", but mind: " + ", ".join(finding["code"] for finding in levels["warn"])
+    if any(finding["code"] == "sync_unknown" for finding in findings):
+        spoken += "; first ask an expert whether lips and sound are in sync"
+    return spoken
+
+
+# --- the page and the picture
+
+
+def page(report: dict) -> str:
+    """The page of text: numbers, findings, verdict."""
+    s = report["summary"]
+    medians = (f"{name} {'?' if x is None else f'{x:.4g}'}" for name, x in s["medians"].items())
+    sync = [f"{s['judged']} clips judged by {', '.join(s['experts']) or 'no expert'}"]
+    if s["judged"]:
+        sync.append(
+            f"median confidence {s['confidence']:.2f}, sure of {sum(s['offsets'].values())}"
         )
-    text = (
-        f"{sync['judged']} clips judged by {', '.join(sync['experts'])}; sure of "
-        f"{percent(sync['sure_share'])}, median confidence {sync['confidence']:.2f}"
-    )
-    if sync["within_1"] is not None:
-        text += (
-            f"; within 1 frame {percent(sync['within_1'])}, 3 frames {percent(sync['within_3'])}"
+        sync.append(f"corrected before: {s['shifted']} shifted, {s['dropped']} dropped")
+    if s["offsets"]:
+        common, count = next((int(offset), count) for offset, count in s["offsets"].items())
+        how = (
+            f"{'early' if common > 0 else 'late'} by {abs(common)} frames" if common else "in time"
         )
-    if sync["shifted"] or sync["dropped"]:
-        text += f"; corrected before: {sync['shifted']} shifted, {sync['dropped']} dropped"
-    return text
+        sync.append(f"most often, in {count}, the sound is {how}")
+    sync += [f"{count} not judged: {why}" for why, count in s["not_judged"].items()]
+    lists = ", ".join(f"{split} {count} lines" for split, count in s["lines"].items())
+    lines = [f"{report['root']}: {s['examined']} of {s['found']} clips examined", ""]
+    for text in (
+        "; ".join([f"clips     {s['usable']} usable"]
+                  + [f"{count}: {why}" for why, count in s["unusable"].items()]),
+        f"windows   {s['windows_expert']} (expert), {s['windows_generator']} (generator)",
+        f"amount    {s['minutes']:.1f} minutes, {len(s['minutes_of'])} speakers",
+        f"medians   {', '.join(medians)}",
+        f"sync      {'; '.join(sync)}",
+        f"filelists {lists or 'none'}",
+    ):  # fmt: skip
+        lines += textwrap.wrap(text, WIDTH, subsequent_indent=" " * 10)
+    for f in report["findings"]:
+        seen = f"{f['level'].upper()} {f['code']}: {f['seen']}"
+        lines += ["", *textwrap.wrap(seen, WIDTH, subsequent_indent=" " * 5)]
+        lines += textwrap.wrap(f"     why: {f['why']}", WIDTH, subsequent_indent=" " * 10)
+        lines.append(f"     do:  {f['do']}")
+    return "\n".join([*lines, "", report["verdict"], ""])
 
 
-def _json(report: dict) -> str:
-    """The report as JSON text with a line for each clip, of which there may be many thousands."""
-    rest = {name: value for name, value in report.items() if name != "clips"}
-    rows = ",\n".join(json.dumps(row, allow_nan=False) for row in report["clips"])
-    head = json.dumps(rest, indent=1, allow_nan=False)
-    return f'{head[: head.rindex("}")].rstrip()},\n "clips": [\n{rows}\n ]\n}}\n'
+def plot(report: dict, path: str) -> None:
+    """Histograms of the clips' measures with the bounds of TESTS, 1200 x 600."""
+    import matplotlib
 
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
 
-def _write(path: str, text: str) -> None:
-    with replacing(path) as file:
-        file.write(text)
+    titles = {
+        "seconds": "length, s", "face_size": "face, px", "sharpness": "sharpness",
+        "brightness": "brightness", "speech_db": "speech, dBFS", "silence_share": "silence",
+        "offset": "offset, frames (+: sound early)", "windows": "windows of the expert",
+    }  # fmt: skip
+    figure, axes = plt.subplots(2, 4, figsize=(12, 6), layout="constrained")
+    for axis, (name, title) in zip(axes.flat, titles.items(), strict=True):
+        values = [clip[name] for clip in report["clips"] if clip.get(name) is not None]
+        axis.hist(values, np.arange(-15.5, 16.5) if name == "offset" else 30, color="#4878a8")
+        for test in TESTS:
+            for bound in (test.low, test.high):
+                if test.measure == name and bound is not None:
+                    axis.axvline(bound, color="#b04040", ls="--", lw=1)
+        axis.set(title=title, ylabel="clips")
+    title = textwrap.shorten(f"{report['root']}: {report['verdict']}", 150)
+    figure.suptitle(title.replace("$", r"\$"))
+    figure.savefig(path, dpi=100, format="png")
+    plt.close(figure)

@@ -16,7 +16,6 @@ def root(tmp_path):
 
 def spoil(path, how):
     content = path.read_bytes()
-    header = 10 + int.from_bytes(content[8:10], "little")
     if how == "cut":
         path.write_bytes(content[:-1000])
     elif how == "empty":
@@ -25,10 +24,6 @@ def spoil(path, how):
         path.write_text("no array\n" * 1000)
     elif how == "header":
         path.write_bytes(content[:40] + b"((((((" + content[46:])
-    elif how == "zeroed":
-        path.write_bytes(content[:header] + bytes(len(content) - header))
-    elif how == "other size":
-        path.write_bytes(content.replace(b"96, 96", b"96, 95"))
 
 
 def test_a_bad_clip_is_replaced_and_counted_once(root, caplog):

@@ -140,7 +140,7 @@ def test_bad_arguments(argv, capsys):
     assert end.value.code == 2 and "error:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["data"], ["eval"], ["inference"]])
+@pytest.mark.parametrize("command", [[], ["data"], ["inference"]])
 def test_help_loads_nothing_heavy(command):
     code = (
         "import sys, benchmark\n"

@@ -15,8 +15,7 @@ from corpus.clips import (
     get_frame_id,
     get_window,
     index_clip,
-    map_array,
-    pack_path,
+    open_mel,
     read_window,
 )
 from datasets import (
@@ -272,17 +271,37 @@ def test_samples_do_not_depend_on_the_number_of_workers(root, kind):
         assert all(same(one, two) for one, two in zip(runs[0], run, strict=True))
 
 
-def test_arrays_are_mapped_as_numpy_reads_them(tmp_path):
+def test_mels_are_mapped_as_numpy_reads_them(tmp_path):
     rng = np.random.default_rng(0)
     for array in (rng.random((7, 80), np.float32), np.asfortranarray(rng.random((7, 80))),
-                  np.arange(5), np.zeros((0, 80), np.float32)):  # fmt: skip
-        np.save(tmp_path / "a.npy", array)
-        mapped = map_array(str(tmp_path / "a.npy"))
+                  np.zeros((0, 80), np.float32)):  # fmt: skip
+        np.save(tmp_path / "mel.npy", array)
+        mapped = open_mel(str(tmp_path))
         assert mapped.dtype == array.dtype and np.array_equal(mapped, array)
         assert not mapped.flags.writeable
-    np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
-    with pytest.raises(ValueError, match="plain numbers"):
-        map_array(str(tmp_path / "a.npy"))
+
+
+def test_what_is_no_mel_is_refused_by_name(tmp_path):
+    path = tmp_path / "mel.npy"
+    for array in (np.array([{}], object), np.zeros(80, np.float32), np.zeros((5, 80), int)):
+        np.save(path, array, allow_pickle=True)
+        with pytest.raises(ValueError, match=r"mel\.npy"):
+            open_mel(str(tmp_path))
+    np.save(path, np.zeros((80, 80), np.float32))
+    sound = path.read_bytes()
+    negative = sound.replace(b"(80, 80), }", b"(-8, 80), }")
+    for content in (b"", b"\x93NUMPY", b"no array\n" * 99, sound[:-1], sound[:90],
+                    sound[:40] + b"((((((" + sound[46:], negative):  # fmt: skip
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"mel\.npy is no array file"):
+            open_mel(str(tmp_path))
+    with open(path, "wb") as file:
+        np.savez(file, mel=np.zeros((80, 80), np.float32))
+    with pytest.raises(ValueError, match="no array file"):
+        open_mel(str(tmp_path))
+    path.unlink()
+    with pytest.raises(OSError, match=r"mel\.npy"):
+        open_mel(str(tmp_path))
 
 
 def test_file_names_that_are_no_frame_numbers(tmp_path):
@@ -290,4 +309,3 @@ def test_file_names_that_are_no_frame_numbers(tmp_path):
     for name in ("007.jpg", "x.jpg", "-1.jpg", "99999999999.jpg", "²5.jpg", "31.jpg.part"):
         (folder / name).touch()
     assert index_clip(str(folder), HP, True).frames.tolist() == list(range(30))
-    assert pack_path("c", 96) == "c/frames_96.npy"

@@ -1,21 +1,72 @@
+"""preparation/doctor.py: what a clip measures, what a corpus is told, damage, the page."""
+
 import json
 import shutil
+import zlib
+from unittest.mock import patch
 
 import cv2
 import numpy as np
 import pytest
 from conftest import run_script
-from test_doctor_measure import examined, make_clip, picture, voice
 
-from audio import melspectrogram
+from audio import melspectrogram, save_wav
 from corpus.listing import find_clips
 from errors import InputError
 from hparams import HParams
-from preparation import doctor, doctor_corpus
-from preparation.doctor import examine
-from preparation.doctor_advice import advise, verdict
-from preparation.doctor_measure import sound_vector
+from preparation.doctor import LEVELS, TESTS, examine, find, measure_clip, summarise, verdict
 from preparation.sync import write_mel
+
+SECONDS = 1.2
+SIDE = 96  # of the crops, so that nothing is resized
+
+
+def sine(amplitude=0.5, seconds=SECONDS, hertz=440):
+    return amplitude * np.sin(2 * np.pi * hertz * np.arange(int(16000 * seconds)) / 16000)
+
+
+def voice(seed, seconds=SECONDS):
+    """Another tone, as loud as it will, every 50 ms: as much in motion as speech is."""
+    rng = np.random.default_rng(seed)
+    time, steps = np.arange(800) / 16000, round(seconds / 0.05)
+    tones = rng.uniform(0.05, 0.5, (steps, 1)) * np.sin(
+        2 * np.pi * rng.uniform(100, 6000, (steps, 1)) * time
+    )
+    return tones.ravel() + rng.normal(0, 0.002, steps * 800)
+
+
+def picture(seed=0, frame=0):
+    """A smooth random picture that differs from frame to frame."""
+    rng = np.random.default_rng([seed, frame])
+    return cv2.resize(rng.integers(40, 216, (24, 24, 3), np.uint8), (SIDE, SIDE))
+
+
+def make_clip(root, name, wav=None, frames=30, draw=None, **record):
+    """A preprocessed clip by hand: draw(frame) -> uint8 BGR picture."""
+    folder = root / name
+    folder.mkdir(parents=True)
+    wav = voice(len(list(root.rglob("clip.json")))) if wav is None else wav
+    for frame in range(frames):
+        image = picture(zlib.crc32(name.encode()), frame) if draw is None else draw(frame)
+        cv2.imwrite(str(folder / f"{frame}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    save_wav(wav, folder / "audio.wav")
+    np.save(folder / "mel.npy", melspectrogram(np.asarray(wav, np.float32)).T)
+    record = {
+        "source": f"/videos/{name}.mp4", "fps": 25, "frames": frames, "faces": frames,
+        "seconds": len(wav) / 16000, "boxes": [[10, 10, 10 + SIDE, 20 + SIDE]] * frames,
+    } | record  # fmt: skip
+    (folder / "clip.json").write_text(json.dumps(record))
+    return folder
+
+
+def examined(root, out, *args, **kwargs):
+    """examine's report, without the time that its picture takes."""
+    with patch("preparation.doctor.plot"):
+        return examine(str(root), str(out), *args, **kwargs)
+
+
+def measured(root, name):
+    return measure_clip(str(root), name, HParams())
 
 
 def codes(report, *levels):
@@ -27,14 +78,15 @@ def set_sync(monkeypatch, offset, confidence=0.5):
     import torch
 
     from experts import offset as sync_offset
+    from preparation import doctor
 
     expert = sync_offset.Expert(torch.nn.Linear(1, 1), "SyncNet_color", "hand.pth 0123")
-    monkeypatch.setattr(sync_offset, "load_expert", lambda path, device: expert)
+    monkeypatch.setattr(doctor, "load_expert", lambda path, device: expert)
 
     def clip_offset(expert, folder, hp, max_shift=15):
         return sync_offset.Offset(offset(folder), confidence, 0.7, np.zeros(31))
 
-    monkeypatch.setattr(sync_offset, "clip_offset", clip_offset)
+    monkeypatch.setattr(doctor, "clip_offset", clip_offset)
 
 
 @pytest.fixture
@@ -43,31 +95,93 @@ def root(preprocessed_root, tmp_path):
     return tmp_path / "root"
 
 
+# --- one clip
+
+
+def test_sound_closed_forms(tmp_path):
+    make_clip(tmp_path, "a/sine", sine(0.5))
+    clip = measured(tmp_path, "a/sine")
+    assert clip["seconds"] == SECONDS and clip["clipped_share"] == clip["silence_share"] == 0
+    assert clip["speech_db"] == pytest.approx(20 * np.log10(0.5 / np.sqrt(2)), abs=0.01)
+    make_clip(tmp_path, "a/clipped", np.clip(sine(2.0, hertz=37), -1, 1))
+    share = 1 - 2 / np.pi * np.arcsin(0.5)
+    assert measured(tmp_path, "a/clipped")["clipped_share"] == pytest.approx(share, abs=0.01)
+    make_clip(tmp_path, "a/half", np.append(sine(0.5, 0.6), np.zeros(9600)))
+    clip = measured(tmp_path, "a/half")
+    assert clip["silence_share"] == pytest.approx(0.5)
+    assert clip["speech_db"] == pytest.approx(-9.03, abs=0.01)
+    make_clip(tmp_path, "a/silent", np.zeros(int(16000 * SECONDS)))
+    clip = measured(tmp_path, "a/silent")
+    assert clip["silence_share"] == 1 and "speech_db" not in clip
+    seen = {f["code"]: f["seen"] for f in examined(tmp_path, tmp_path / "out")["findings"]}
+    assert seen["clipped"].startswith("1 of 4 clips (25.0%)")
+    assert seen["silence"].startswith("1 of 4 clips (25.0%)")
+    assert not {"quiet", "sound_short"} & set(seen)
+
+
+def test_pictures_closed_forms(tmp_path):
+    make_clip(tmp_path, "a/grey", draw=lambda frame: np.full((SIDE, SIDE, 3), 80, np.uint8))
+    clip = measured(tmp_path, "a/grey")
+    assert clip["brightness"] == pytest.approx(80) and clip["change"] == clip["sharpness"] == 0
+    halves = np.full((SIDE, SIDE, 3), 0, np.uint8)
+    halves[SIDE // 2 :] = 255
+    make_clip(tmp_path, "a/halves", draw=lambda frame: halves)
+    # an edge of height h gives +h and -h in two of the 96 rows
+    sharpness = measured(tmp_path, "a/halves")["sharpness"]
+    assert sharpness == pytest.approx(2 * 255**2 / SIDE, rel=0.02)
+    grain = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
+    make_clip(tmp_path, "a/sharp", draw=lambda frame: grain)
+    make_clip(tmp_path, "a/blurred", draw=lambda frame: cv2.GaussianBlur(grain, (0, 0), 2.5))
+    sharp, blurred = (measured(tmp_path, f"a/{name}")["sharpness"] for name in ("sharp", "blurred"))
+    assert sharp > 50 > blurred
+    seen = {f["code"]: f["seen"] for f in examined(tmp_path, tmp_path / "out")["findings"]}
+    assert "(100.0%)" in seen["still"] and "(50.0%)" in seen["blurred"]
+
+
+def test_faces_from_the_boxes(tmp_path):
+    boxes = [[0, 0, 40, 60]] * 10 + [None] * 10 + [[100, 0, 140, 60]] * 10 + [[0, 0, 40, 60]] * 10
+    folder = make_clip(tmp_path, "a/1", frames=40, boxes=boxes, other_faces=10, fps=30)
+    for frame in range(10, 20):
+        (folder / f"{frame}.jpg").unlink()
+    clip = measured(tmp_path, "a/1")
+    assert (clip["face_size"], clip["faces_share"], clip["other_faces_share"]) == (40, 0.75, 0.25)
+    assert clip["jumps"] == 1  # what happens while no face is seen does not count
+    assert not clip["problems"]
+    # windows start at 0..5 and 20..35, as far as 1.2 s of sound go
+    assert (clip["windows"], clip["windows_generator"]) == (12, 8)
+    report = examined(tmp_path, tmp_path / "out")
+    assert {"small_face", "jumping", "faceless", "fps"} <= {f["code"] for f in report["findings"]}
+
+
 # --- the verdicts
 
 
 def test_good_corpus_is_fit_for_a_trial(root, synthetic_root, tmp_path, capsys):
     report = examine(str(root), str(tmp_path / "out"), str(synthetic_root / "filelists"))
-    assert report["verdict"] == ("verdict: ready for a trial: 0.3 minutes train small models only")
-    assert not codes(report, "stop") and set(codes(report, "warn")) == {"trial", "few_speakers"}
+    assert report["verdict"] == (
+        "verdict: ready to train, but mind: amount, speakers; "
+        "first ask an expert whether lips and sound are in sync"
+    )
+    assert not codes(report, "stop") and "full ones" in report["findings"][0]["why"]
     summary = report["summary"]
-    assert (summary["clips"], summary["usable"], summary["speakers"]["count"]) == (8, 8, 4)
-    assert not summary["problems"] and not any(summary["copied_clips"].values())
-    assert summary["filelists"]["speakers_in_two"] == [] and summary["filelists"]["unlisted"] == 0
+    assert (summary["examined"], summary["usable"], summary["speakers"]) == (8, 8, 4)
+    assert not summary["problems"] and not summary["copies"]
+    assert summary["speakers_in_two"] == [] and summary["missing_share"] == 0
     text = (tmp_path / "out/doctor.txt").read_text()
     assert text in capsys.readouterr().out and text.splitlines()[-1] == report["verdict"]
     assert json.loads((tmp_path / "out/doctor.json").read_text()) == report
-    assert len(report["clips"]) == sum(report["histograms"]["seconds"]["counts"]) == 8
-    assert cv2.imread(str(tmp_path / "out/doctor.png")).shape == (1200, 1600, 3)
+    assert len(report["clips"]) == 8
+    assert cv2.imread(str(tmp_path / "out/doctor.png")).shape == (600, 1200, 3)
 
 
 def test_corpus_that_is_off_by_five_frames(root, tmp_path, monkeypatch):
     set_sync(monkeypatch, lambda folder: 5)
     report = examined(root, tmp_path / "out", expert="x.pth")
-    assert report["verdict"].startswith("verdict: out of sync: the sound is early by 5 frames")
+    assert "8 of 8 clips (100.0%) are more than 3 frames out of sync" in report["verdict"]
+    assert "the sound is early by 5 frames" in (tmp_path / "out/doctor.txt").read_text()
     assert codes(report, "stop") == ["out_of_sync"]
     assert "--correct_sync --expert x.pth" in report["findings"][0]["do"]
-    assert report["histograms"]["offset"]["counts"][20] == 8  # -15, ..., +5
+    assert report["summary"]["offsets"] == {"+5": 8}
     # and corrected: what training hears now is in sync
     for path in root.rglob("clip.json"):
         record = json.loads(path.read_text())
@@ -76,101 +190,104 @@ def test_corpus_that_is_off_by_five_frames(root, tmp_path, monkeypatch):
         write_mel(str(path.parent), 5, HParams())
     for expert in (None, "x.pth"):
         report = examined(root, tmp_path / "out", expert=expert)
-        assert "in_sync" in codes(report) and report["verdict"].startswith("verdict: ready")
-        assert report["summary"]["sync"]["shifted"] == 8
+        assert not {"sync_unknown", "out_of_sync"} & set(codes(report))
+        assert report["verdict"].startswith("verdict: ready")
+        assert report["summary"]["offsets"] == {"+0": 8} and report["summary"]["shifted"] == 8
 
 
 def test_offsets_that_differ_and_an_unsure_expert(root, tmp_path, monkeypatch):
     names = {name: i for i, name in enumerate(find_clips(str(root)))}
     set_sync(monkeypatch, lambda folder: 12 - 3 * names["/".join(folder.split("/")[-2:])])
     report = examined(root, tmp_path / "out", expert="x.pth")
-    assert report["verdict"].startswith("verdict: out of sync: by different amounts")
+    assert codes(report, "stop") == ["out_of_sync"] and len(report["summary"]["offsets"]) == 8
     set_sync(monkeypatch, lambda folder: 0, confidence=0.1)
     report = examined(root, tmp_path / "out", expert="x.pth")
     assert codes(report, "stop") == ["unsure"] and "voice" in report["verdict"]
+
+
+def test_a_frame_or_two_is_a_warning(root, tmp_path, monkeypatch):
+    set_sync(monkeypatch, lambda folder: -2)
+    report = examined(root, tmp_path / "out", expert="x.pth")
+    assert "out_of_sync" in codes(report, "warn") and not codes(report, "stop")
 
 
 def test_one_speaker_is_told_to_fine_tune(root, tmp_path):
     for other in ("s0001", "s0002", "s0003"):
         shutil.rmtree(root / other)
     report = examined(root, tmp_path / "out")
-    assert codes(report, "stop") == ["one_speaker"]
-    assert "one speaker" in report["verdict"] and "fine-tune" in report["verdict"]
+    assert codes(report, "stop") == ["speakers"]
+    assert "one speaker" in report["verdict"]
     assert "--config configs/finetune.yaml" in json.dumps(report)
-    (root / "day2").mkdir()  # a folder for each day does not make two people of one
-    shutil.move(root / "s0000/00002", root / "day2/00002")
-    assert codes(examined(root, tmp_path / "out"), "stop") == ["one_speaker"]
+    several = examined(root, tmp_path / "out", speaker_pattern=r"\d+$")
+    assert several["summary"]["speakers"] == 2 and not codes(several, "stop")
 
 
-def good_summary(**changes):
-    """What doctor_corpus.summarise says of a large corpus in order."""
-    tests = dict.fromkeys([*doctor_corpus.TESTS, "sound_short"], 0.0)
-    return {
-        "found": 40000, "clips": 40000, "usable": 40000, "unusable": {}, "hours": 28.0,
-        "problems": {}, "shares": tests, "medians": {"silence_share": 0.1, "seconds": 2.3},
-        "speakers": {"one": False, "count": 900, "by": "folders", "largest_share": 0.01,
-                     "largest": "a", "likeness": None},
-        "near_negatives": 0.07, "copies": {}, "copied_clips": {}, "hint": None, "sync": None,
-        "filelists": {"lists": {"train": {"lines": 9, "missing": [], "dropped": 0}},
-                      "clips_in_two": [], "speakers_in_two": [], "copies_in_two": []},
-    } | changes  # fmt: skip
+def good_clips(count=100, **changes):
+    """Measures of clips in order."""
+    clip = {
+        "windows": 50, "faults": 0, "problems": [], "fps": 25, "seconds": 60.0, "sharpness": 200,
+        "silence_share": 0.1, "speech_db": -20, "clipped_share": 0, "sound_missing": 0,
+        "faces_share": 1, "jumps": 0, "other_faces_share": 0, "face_size": 100, "brightness": 120,
+        "change": 3, "sure": 1, "offset": 0,
+        "sync": {"offset": 0, "confidence": 0.5, "shift": 0, "kept": True, "expert": "e"},
+    }  # fmt: skip
+    return [clip | {"name": f"s{i}/1"} | changes for i in range(count)]
 
 
-def test_verdicts_of_corpora_too_large_for_a_test():
-    sound = advise(good_summary(), "R")
-    assert verdict(sound).startswith("verdict: ready to train; first ask an expert")
-    assert [f.code for f in sound] == ["sync_unknown"] and "--expert E" in sound[0].do
-    assert verdict(advise(good_summary(hours=1.5), "R")).startswith("verdict: small: 90.0 minutes")
-    silent = good_summary()["shares"] | {"silent": 0.6, "blurred": 0.2}
-    found = advise(good_summary(shares=silent, hours=1.5), "R")
-    assert [f.level for f in found] == ["stop", "warn", "warn", "note"]
-    assert verdict(found) == "verdict: silent: most clips hold no speech"
-    blurred = good_summary()["shares"] | {"blurred": 0.2}
-    hint = {"reliable": True, "offset": 1, "clips": 200, "agreement": 1.0}
-    assert verdict(advise(good_summary(hint=hint), "R")) == "verdict: ready to train"
-    blurred = advise(good_summary(shares=blurred, hint=hint), "R")
-    assert verdict(blurred) == "verdict: ready to train, better so after the warnings"
-    late = advise(good_summary(hint=hint | {"offset": -6}), "R")
-    assert "late by about 6" in verdict(late)
-    unknown = advise(good_summary(hint=hint | {"reliable": False}), "R")
-    assert verdict(unknown).startswith("verdict: ready to train; first ask")
-    wrong = good_summary()["shares"] | {"wrong_fps": 0.3}
-    assert "wrong frame rate" in verdict(advise(good_summary(shares=wrong), "R"))
-    assert "'a b'" in advise(good_summary(), "a b")[0].do  # commands can be pasted
+def findings(tmp_path, clips):
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.txt").touch()
+    groups = {clip["name"]: clip["name"][:-2] for clip in clips}
+    return find(clips, summarise(clips, groups, str(tmp_path), False), "a b", None)
+
+
+def test_verdicts_of_corpora_too_large_for_a_test(tmp_path):
+    found = findings(tmp_path, good_clips(400))
+    assert verdict(found) == "verdict: ready to train" and not found
+    found = findings(tmp_path, good_clips())
+    assert verdict(found) == "verdict: ready to train, but mind: amount"
+    assert found[0]["seen"].startswith("100 minutes")
+    assert "--data_root 'a b'" in found[0]["do"]  # commands can be pasted
+    silent = good_clips(240, silence_share=0.9) + good_clips(160)
+    found = findings(tmp_path, silent)
+    assert [f["code"] for f in found if f["level"] == "stop"] == ["silence"]
+    assert verdict(found).startswith("verdict: not ready to train: 240 of 400 clips (60.0%)")
+
+
+OUTSIDE = {"sure": 0, "offset": 5, "windows": 0}
+OF_CLIPS = [t.measure for t in TESTS if t.measure in good_clips(1)[0]]
+
+
+@pytest.mark.parametrize("measure", sorted(set(OF_CLIPS)))
+def test_every_bound_of_the_table_makes_its_finding(tmp_path, measure):
+    tests = [t for t in TESTS if t.measure == measure]
+    bounds = [(t.low, -1) for t in tests] + [(t.high, 1) for t in tests]
+    for bound, side in bounds:
+        if bound is not None:
+            clips = good_clips(400, **{measure: bound + side * 10})
+            found = {f["code"]: f for f in findings(tmp_path, clips)}
+            assert tests[0].code in found
+            finding = found[tests[0].code]
+            assert finding["level"] == min(tests[0].levels, key=LEVELS.index)
+            assert finding["why"] and finding["do"]
 
 
 # --- copies, splits
 
 
-def test_copies_are_found(tmp_path):
-    quiet = 0.3 * voice(1) + np.random.default_rng(0).normal(0, 2e-4, len(voice(1)))
+def test_copies_and_leaks_are_found(tmp_path):
     make_clip(tmp_path, "a/1", voice(1))
-    make_clip(tmp_path, "b/1", quiet)
-    make_clip(tmp_path, "b/2", voice(2), draw=lambda frame: picture(5, frame))
-    make_clip(tmp_path, "c/1", voice(3), draw=lambda frame: picture(5, frame))
-    make_clip(tmp_path, "c/2", voice(4), source="/v.mp4", first_frame=10)
-    make_clip(tmp_path, "c/3", voice(5), source="/v.mp4", first_frame=20)
-    make_clip(tmp_path, "c/4", voice(6), source="/v.mp4", first_frame=50)
-    (tmp_path / "train.txt").write_text("a/1\nb/2\n")
-    (tmp_path / "val.txt").write_text("b/1\nc/2\nc/3\ngone/1\n")
+    make_clip(tmp_path, "b/1", voice(1))
+    for number, name in enumerate(("b/2", "c/1", "c/2", "c/3")):
+        make_clip(tmp_path, name, voice(number + 2))
+    (tmp_path / "train.txt").write_text("a/1\nb/2\nc/1\n")
+    (tmp_path / "val.txt").write_text("b/1\nc/1\ngone/1\n")
     report = examined(tmp_path, tmp_path / "out", str(tmp_path))
-    assert report["summary"]["copies"] == {
-        "sound": [["a/1", "b/1"]], "picture": [["b/2", "c/1"]], "source": [["c/2", "c/3"]],
-    }  # fmt: skip
-    lists = report["summary"]["filelists"]
-    assert lists["copies_in_two"] == [["a/1", "b/1"]] and lists["speakers_in_two"] == ["b"]
-    assert lists["lists"]["val"]["missing"] == ["gone/1"] and lists["unlisted"] == 2
-    assert {"same_sound", "same_picture", "same_source", "leak", "copies_leak", "missing"} <= set(
-        codes(report, "warn")
-    )
-
-
-def test_sounds_that_are_no_copies_are_unlike():
-    mels = [melspectrogram(voice(seed).astype(np.float32)).T for seed in range(20)]
-    vectors = np.stack([sound_vector(mel) for mel in mels]).astype(float)
-    likeness = vectors @ vectors.T
-    assert np.allclose(np.diag(likeness), 1, atol=0.01)
-    assert np.triu(likeness, 1).max() < doctor_corpus.SAME_SOUND - 0.1
+    summary = report["summary"]
+    assert summary["copies"] == summary["copies_in_two"] == [["a/1", "b/1"]]
+    assert summary["speakers_in_two"] == ["b", "c"] and summary["clips_in_two"] == ["c/1"]
+    assert summary["missing"] == {"train": [], "val": ["gone/1"]}
+    assert {"copies", "leak", "copies_leak", "missing"} <= set(codes(report, "warn"))
 
 
 # --- damage
@@ -185,7 +302,7 @@ def test_damaged_clips_are_listed_and_the_rest_examined(root, tmp_path):
     (folders[1] / "audio.wav").write_bytes(wav[: len(wav) // 2])
     (folders[2] / "mel.npy").unlink()
     (folders[3] / "clip.json").write_text("{" * 100_000)
-    shutil.copy(folders[7] / "mel.npy", folders[4] / "mel.npy")
+    np.save(folders[4] / "mel.npy", np.load(folders[4] / "mel.npy")[:-40])
     (folders[5] / "audio.wav").write_text("no sound")
     (folders[6] / "clip.json").write_text(
         '{"boxes": [[1, "x", {}, NaN]], "seconds": 1e999, "fps": [], "first_frame": -5,'
@@ -194,13 +311,13 @@ def test_damaged_clips_are_listed_and_the_rest_examined(root, tmp_path):
     report = examined(root, tmp_path / "out")
     problems = list(report["summary"]["problems"].values())
     words = (
-        "crops looked at",
-        "audio.wav holds",
+        "truncated",
+        "audio.wav cannot",
         "mel.npy cannot be used",
         "clip.json cannot",
-        "mel.npy is not audio.wav's",
+        "rows, audio.wav makes",
         "audio.wav cannot be used",
-        "the box of frame 0",
+        "clip.json cannot",
     )
     assert len(problems) == 7
     for word, found in zip(words, problems, strict=True):
@@ -214,30 +331,25 @@ def test_nothing_can_be_used(tmp_path):
         folder = make_clip(tmp_path, name)
         (folder / "mel.npy").write_bytes(b"")
     report = examined(tmp_path, tmp_path / "out")
-    assert report["verdict"] == "verdict: unusable: 100% of the clips hold no window"
+    assert codes(report, "stop") == ["unusable", "damaged"]
+    assert report["verdict"] == "verdict: not ready to train: " + "; ".join(
+        f["seen"] for f in report["findings"][:2]
+    )
 
 
 # --- running it
 
 
-def test_processes_give_the_same(tmp_path, monkeypatch):
-    for name in ("a/1", "a/2", "b/1"):
-        make_clip(tmp_path, name)
-    names = find_clips(str(tmp_path))
-    monkeypatch.setattr(doctor, "CHUNK", 2)
-    one, two = (
-        doctor.measure(str(tmp_path), names, HParams(), {"a/2"}, workers) for workers in (1, 2)
-    )
-    assert [clip.row() for clip in one] == [clip.row() for clip in two]
-    assert [clip.hint is None for clip in two] == [True, False, True]
+def test_threads_give_the_same(root, tmp_path):
+    one, two = (examined(root, tmp_path / "out", workers=workers) for workers in (1, 2))
+    assert one == two
 
 
 def test_a_sample_is_drawn_by_the_seed(root, tmp_path):
     report = examined(root, tmp_path / "out", max_clips=3, seed=4)
-    names = find_clips(str(root))
-    assert [row["name"] for row in report["clips"]] == doctor._draw(names, 3, 4)
     assert len(report["clips"]) == 3 and "examined" in codes(report, "note")
-    assert doctor._draw(names, 3, 5) != doctor._draw(names, 3, 4)
+    other, again = (examined(root, tmp_path / "out", max_clips=3, seed=s) for s in (5, 4))
+    assert again == report and other["clips"] != report["clips"]
 
 
 def test_what_cannot_be_examined(root, tmp_path):
@@ -261,6 +373,5 @@ def test_real_clips_in_order_raise_no_alarm(corpus, tmp_path):
                         "--preprocessed_root", tmp_path / "root", "--ngpu", 0)  # fmt: skip
     assert result.returncode == 0, result.stderr
     report = examined(tmp_path / "root", tmp_path / "out")
-    assert {*codes(report, "stop", "warn")} == {"trial", "few_speakers"}
-    assert report["summary"]["speakers"]["likeness"] < doctor_corpus.ONE_FACE
+    assert {*codes(report, "stop", "warn")} <= {"amount", "speakers"}
     assert not report["summary"]["problems"]

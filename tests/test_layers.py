@@ -19,7 +19,7 @@ SCRIPTS = ("preprocess", "color_syncnet_train", "wav2lip_train", "hq_wav2lip_tra
            "realtime", "app", "benchmark")  # fmt: skip
 SHARED = ("hparams", "audio", "datasets", "errors")
 ROOMS = sorted(path.parent.name for path in REPOSITORY.glob("*/__init__.py"))
-FLOORS = 11  # benchmark.py stands on benchmarks/ and that on evaluation/: without, 10
+FLOORS = 10
 
 
 def modules() -> dict[str, Path]:

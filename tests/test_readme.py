@@ -62,14 +62,13 @@ APPENDED = {
     "--videos results/result_voice.mp4": "--videos me.mp4 --vshift 10",
     "--videos results/dubbed": "--videos me.mp4 --vshift 10 --min_track 12 --min_face_size 10 "
     "--detector centerface --expert checkpoints/lipsync_expert.pth",
-    "compare_models": f"--models Wav2Lip --device cpu {ONE_STEP}",
     "benchmark.py inference": "--batches 1 --repeats 1 --backends torch "
     "--checkpoint_path checkpoints/wav2lip.pth",
 }
 REPLACED = {"--nproc_per_node=4": "--nproc_per_node=2"}
 EXTERNAL = {"--nproc_per_node", "--size", "--help"}  # torchrun's, an example's, argparse's
 PLACEHOLDERS = {"x.yaml"}
-WRITTEN = {"report.md", "hparams.yaml", "compare.md"}  # by the scripts
+WRITTEN = {"report.md", "hparams.yaml"}  # by the scripts
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
 
@@ -211,7 +210,7 @@ def test_flags_exist():
              for path in REPOSITORY.glob(place)]  # fmt: skip
     scripts = [(str(path.relative_to(REPOSITORY)),) for path in files
                if "run_cli(main, " in path.read_text()]  # fmt: skip
-    scripts += [("benchmark.py", part) for part in ("data", "eval", "inference")]
+    scripts += [("benchmark.py", part) for part in ("data", "inference")]
     text = " ".join(help_of(*script) for script in (*scripts, ("backends/__main__.py", "export")))
     known = set(re.findall(r"--\w+", text)) | EXTERNAL
     for page in TEXTS:

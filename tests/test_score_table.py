@@ -83,6 +83,18 @@ def test_unknown_column_is_a_mistake_of_the_caller(tmp_path):
         open_table(tmp_path).add("a", [], {"LSE": 1.0})
 
 
+def test_seconds_are_kept_by_video_and_survive_a_resume(tmp_path, monkeypatch):
+    clock = iter([0.0, 10.0, 12.5, 20.0, 21.0, 30.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    table = open_table(tmp_path)
+    assert not table.has("a", [])
+    table.add("a", [], {"distance": 1.0})
+    assert not table.has("b", [])
+    table.skip("b", [], "no face")  # took its second all the same
+    assert table.finish()["seconds"] == 3.5 and table.finish(["a"])["seconds"] == 2.5
+    assert open_table(tmp_path).finish()["seconds"] == 3.5
+
+
 def test_only_the_videos_asked_for_count(tmp_path):
     table = open_table(tmp_path)
     table.add("a", [], {"distance": 1.0})

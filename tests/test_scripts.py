@@ -19,7 +19,6 @@ HEAVY = {"torch", "cv2", "av", "librosa", "scipy", "matplotlib", "face_alignment
          "openvino", "onnxruntime", "torchmetrics", "lpips", "pytorch_fid", "gradio"}  # fmt: skip
 DETECTOR_OF = {  # by default
     "app.py": "centerface",
-    "benchmark.py eval": "centerface",
     "benchmark.py inference": ["centerface"],
     "evaluation/fid.py": "centerface",
     "evaluation/gen_videos_from_filelist.py": "sfd",
@@ -105,7 +104,7 @@ def test_a_fault_without_a_file_is_not_hidden(monkeypatch):
 
 
 def test_the_scripts_are_found():
-    assert len(SCRIPTS) > 15 and "evaluation/compare_models.py" in SCRIPTS
+    assert len(SCRIPTS) > 15 and "evaluation/demo_report.py" in SCRIPTS
 
 
 def test_docstrings_open_with_a_command():

@@ -282,8 +282,8 @@ def _time(step: Callable, model, data, batch_size: int, device, hp: HParams) -> 
     print(f"step: {seconds:.3f} s with loading, {found.wait:.1%} of it waiting for data")
     if found.wait > MOST_WAIT:
         print(
-            f"more than {MOST_WAIT:.0%}: loading holds it up. preprocess.py --pack makes it fast; "
-            f"so do more workers: --hparams num_workers=... (now {hp.num_workers})"
+            f"more than {MOST_WAIT:.0%}: loading holds it up. More workers help: "
+            f"--hparams num_workers=... (now {hp.num_workers})"
         )
     if device.type == "cuda":
         memory, where = torch.cuda.max_memory_allocated(device) / 2**30, "on the GPU"
