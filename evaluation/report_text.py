@@ -171,9 +171,9 @@ def _lips_table(report: dict) -> str:
     from evaluation.lips import format_table
 
     return (
-        "## Do the lips follow the sound?\n\nPartial correlations of lip openings, by landmarks that "
-        "no training here optimises\n(evaluation/lips.py). `copy` keeps the video's mouth, `average` "
-        f"shows its mean.\n\n{format_table(report['lips'])}"
+        "## Do the lips follow the sound?\n\nPartial correlations of lip openings, by landmarks "
+        "that no training here optimises\n(evaluation/lips.py). `copy` keeps the video's mouth, "
+        f"`average` shows its mean.\n\n{format_table(report['lips'])}"
     )
 
 
