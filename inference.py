@@ -13,7 +13,7 @@ import argparse
 
 from errors import InputError, require_file, run_cli
 from lipsync.engine import LipSync, add_model_arguments, create_lipsync
-from lipsync.options import Options, add_arguments, options_from, positive
+from lipsync.options import REFERENCES, Options, add_arguments, options_from, positive
 
 __all__ = ["LipSync", "Options"]
 
@@ -51,6 +51,8 @@ def main(args: argparse.Namespace) -> None:
         raise InputError("give --face and --audio, or --manifest")
     require_file(args.face, "face")  # before torch and the weights take their time
     require_file(args.audio, "audio")
+    if args.reference not in REFERENCES and not args.faithful:
+        require_file(args.reference, "reference")
     lipsync = create_lipsync(args)
     if args.preview:
         from lipsync.preview import write_preview
