@@ -1,7 +1,7 @@
 """A web page for inference: a face and a speech go in, the video comes out beside the original.
 
     pip install -r requirements-app.txt
-    python app.py --checkpoint_path checkpoints/wav2lip.pth
+    python app.py
 
 Then open http://127.0.0.1:7860. Only this machine can reach it unless --host says otherwise; there
 is no password: put a proxy with HTTPS and a login before a page for others (browsers give
@@ -26,7 +26,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from errors import InputError, run_cli
+from errors import InputError, require_file, run_cli
 from lipsync.engine import add_model_arguments, create_lipsync
 from lipsync.options import positive
 
@@ -36,7 +36,6 @@ RESULT_AGE = 3600  # seconds after which results, and uploads that no job took, 
 SWEEP = 300  # seconds between two looks for such files
 EXAMPLE_SEED = 7  # faces and voices that no demo trains on
 EXAMPLE_SECONDS = 3.0
-REMEDY = "`make demo` trains a small one, data/demo/checkpoints/wav2lip/*.pth"
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -51,9 +50,6 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="of a face video and of a speech; default %(default)s")
     # fmt: on
     add_model_arguments(parser)
-    for action in parser._actions:
-        if action.dest == "checkpoint_path":
-            action.required = False  # where it is missing, main says how to get one
     return parser
 
 
@@ -178,11 +174,10 @@ def serving(lipsync, args: argparse.Namespace, examples: Path = EXAMPLES) -> Ite
 
 
 def main(args: argparse.Namespace) -> None:
-    if not args.checkpoint_path:
-        raise InputError(f"no generator: give --checkpoint_path; {REMEDY}")
-    if not os.path.exists(args.checkpoint_path):
-        raise InputError(f"checkpoint not found: {args.checkpoint_path}; {REMEDY}")
     from errors import require_package
+    from models.shipped import generator_path
+
+    args.checkpoint_path = require_file(generator_path(args.checkpoint_path), "checkpoint")
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     require_package("gradio", "the web page", "-r requirements-app.txt")

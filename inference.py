@@ -1,5 +1,6 @@
 """Redraw the lips in a video or photo to match any speech.
 
+    python inference.py --face me.mp4 --audio speech.mp3
     python inference.py --checkpoint_path checkpoints/wav2lip.pth --face me.mp4 --audio speech.mp3
     python inference.py --checkpoint_path checkpoints/wav2lip.pth --face me.jpg --audio speech.wav
     python inference.py --checkpoint_path checkpoints/wav2lip.pth --manifest jobs.csv
@@ -45,7 +46,9 @@ def main(args: argparse.Namespace) -> None:
     options = options_from(args) | {"progress": True}
     if args.manifest:
         from lipsync.jobs import run_manifest
+        from models.shipped import generator_path
 
+        args.checkpoint_path = generator_path(args.checkpoint_path)  # of all jobs and workers
         return run_manifest(args, options)
     if not args.face or not args.audio:
         raise InputError("give --face and --audio, or --manifest")

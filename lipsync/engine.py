@@ -235,7 +235,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of LipSync, shared with realtime.py."""
     # fmt: off
     add = parser.add_argument
-    add("--checkpoint_path", required=True, help="generator weights")
+    add("--checkpoint_path", metavar="FILE",
+        help="generator weights; default: those that ship, checkpoints/open.pth")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     add("--backend", choices=NAMES, default="auto",
         help="what runs the network; auto: the fastest that is installed")
@@ -250,7 +251,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def create_lipsync(args: argparse.Namespace) -> LipSync:
     """The LipSync that the flags of add_model_arguments describe."""
+    from models.shipped import generator_path
+
     return LipSync(
-        args.checkpoint_path, args.device, args.detector, detector_options(args), args.backend,
-        args.int8,
+        generator_path(args.checkpoint_path), args.device, args.detector, detector_options(args),
+        args.backend, args.int8,
     )  # fmt: skip
