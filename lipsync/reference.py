@@ -43,6 +43,7 @@ def find_reference(source, img_size: int, detector: Callable[[], object]) -> np.
 
 def _picture(path: str, opts: Options, detector: Callable[[], object]) -> tuple:
     """A picture and its face's box. What the options say of the video's frames is not for it."""
+    from face_detection.track import NoFace
     from lipsync.source import find_source
     from media.read import is_image
 
@@ -50,7 +51,10 @@ def _picture(path: str, opts: Options, detector: Callable[[], object]) -> tuple:
     if not is_image(path):
         names = ", ".join(REFERENCES)
         raise InputError(f"reference is no picture: {path}; give a picture, or one of {names}")
-    found = find_source(path, Options(pads=opts.pads), 1, detector, {"detector": "any"})
+    try:
+        found = find_source(path, Options(pads=opts.pads), 1, detector, {"detector": "any"})
+    except NoFace as error:  # whose advice is for the face that is driven
+        raise InputError(f"no face found in the reference {path}: give another picture") from error
     return next(found.at([0]))
 
 
@@ -73,7 +77,9 @@ def _resting(source, seen: Sequence[int]) -> int:
 
 def widest(openings: Sequence[float]) -> np.ndarray:
     """The widest opening in AROUND looks before and after each: lips that close in passing, as in
-    m, b and p, are not at rest.
+    m, b and p, are not at rest. Where a video begins and ends, of which nothing is known: infinite,
+    if it has more looks than that.
     """
-    padded = np.pad(np.asarray(openings, float), AROUND, mode="edge")
+    beyond = np.inf if len(openings) > 2 * AROUND else -np.inf
+    padded = np.pad(np.asarray(openings, float), AROUND, constant_values=beyond)
     return np.lib.stride_tricks.sliding_window_view(padded, 2 * AROUND + 1).max(axis=1)

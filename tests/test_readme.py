@@ -28,7 +28,7 @@ from warm_python import run_python
 
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/finetune.md", "docs/data.md", "docs/training.md",
          "evaluation/README.md")  # fmt: skip
-TEXTS = (*PAGES, "CHANGELOG.md", "BENCHMARKS.md", "checkpoints/README.md")
+TEXTS = (*PAGES, "CHANGELOG.md", "BENCHMARKS.md", "checkpoints/README.md", "samples/README.md")
 
 NOT_RUN = {
     "python3 -m venv .venv": "installs gigabytes",

@@ -65,6 +65,7 @@ def test_lips_that_close_in_passing_are_not_at_rest():
     openings = [0.3, 0.3, 0.0, 0.3, 0.3, 0.2, 0.04, 0.03, 0.02, 0.03, 0.04, 0.3, 0.3]
     assert np.argmin(widest(openings)) == 8
     assert widest([0.1]).tolist() == [0.1]
+    assert np.argmin(widest([0.0, 0.0, 0.1, 0.2, 0.2, 0.2, 0.2])) == 2  # of the start none knows
 
 
 class Openings:
@@ -150,6 +151,9 @@ def test_inference_with_another_picture(lipsync, tmp_path, monkeypatch):
     for wrong, words in ((text, "no picture"), ("nothing.png", "reference not found")):
         with pytest.raises(InputError, match=words):
             lipsync.run(face, face, str(tmp_path / "no.mkv"), reference=wrong, **BOX)
+    monkeypatch.setattr(Everywhere, "detect", lambda self, frames: [[] for _ in frames])
+    with pytest.raises(InputError, match="no face found in the reference"):
+        lipsync.run(face, face, str(tmp_path / "no.mkv"), reference=other, **BOX)
     assert not (tmp_path / "no.mkv").exists()
 
 
