@@ -1,7 +1,7 @@
 """A web page for inference: a face and a speech go in, the video comes out beside the original.
 
     pip install -r requirements-app.txt
-    python app.py --checkpoint_path checkpoints/wav2lip.pth
+    python app.py
 
 Then open http://127.0.0.1:7860. Only this machine can reach it unless --host says otherwise; there
 is no password: put a proxy with HTTPS and a login before a page for others (browsers give
@@ -26,17 +26,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from errors import InputError, run_cli
+from errors import InputError, require_file, run_cli
 from lipsync.engine import add_model_arguments, create_lipsync
 from lipsync.options import positive
 
+SAMPLES = Path(__file__).resolve().parent / "samples"
 EXAMPLES = Path(__file__).resolve().parent / "data" / "app_examples"
 FOLDER = "wav2lip_app_"  # with a random end, in the system's folder for temporary files
 RESULT_AGE = 3600  # seconds after which results, and uploads that no job took, are deleted
 SWEEP = 300  # seconds between two looks for such files
-EXAMPLE_SEED = 7  # faces and voices that no demo trains on
-EXAMPLE_SECONDS = 3.0
-REMEDY = "`make demo` trains a small one, data/demo/checkpoints/wav2lip/*.pth"
+EXAMPLE_SECONDS = 3.0  # of the voice
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -51,14 +50,13 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="of a face video and of a speech; default %(default)s")
     # fmt: on
     add_model_arguments(parser)
-    for action in parser._actions:
-        if action.dest == "checkpoint_path":
-            action.required = False  # where it is missing, main says how to get one
     return parser
 
 
 def make_examples(folder: Path) -> dict[str, str]:
-    """Paths of a face video, a photo of it and another's voice in `folder`; made where missing."""
+    """Paths of a face video, a photo of it and another's voice in `folder`, made of the samples
+    where they are missing.
+    """
     from media.files import replacing
 
     paths = {name: folder / name for name in ("face.mp4", "photo.jpg", "voice.wav")}
@@ -66,20 +64,18 @@ def make_examples(folder: Path) -> dict[str, str]:
         import cv2
 
         from audio import save_wav
-        from media.write import VideoWriter
-        from synthetic.corpus import FPS, SAMPLE_RATE, synthesize_clip
+        from media.read import iter_frames, load_audio
 
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"examples cannot be written: {folder} ({error.strerror})") from error
-        frames, wave, _ = synthesize_clip(EXAMPLE_SEED, 0, 1, EXAMPLE_SECONDS, (256,))
-        with VideoWriter(paths["face.mp4"], FPS, wave, SAMPLE_RATE) as writer:
-            for frame in frames:
-                writer.write(frame)
+        with replacing(paths["face.mp4"], "wb") as file:
+            file.write((SAMPLES / "face.mp4").read_bytes())
+        _, frame = next(iter_frames(SAMPLES / "face.mp4"))
         with replacing(paths["photo.jpg"], "wb") as file:
-            file.write(cv2.imencode(".jpg", frames[0])[1])
-        _, wave, _ = synthesize_clip(EXAMPLE_SEED, 1, 1, EXAMPLE_SECONDS, (64,))
+            file.write(cv2.imencode(".jpg", frame)[1])
+        wave = load_audio(SAMPLES / "voice.mp4")[: int(EXAMPLE_SECONDS * 16000)]
         with replacing(paths["voice.wav"], "wb") as file:
             save_wav(wave, file)
     return {path.stem: str(path) for path in paths.values()}
@@ -178,11 +174,10 @@ def serving(lipsync, args: argparse.Namespace, examples: Path = EXAMPLES) -> Ite
 
 
 def main(args: argparse.Namespace) -> None:
-    if not args.checkpoint_path:
-        raise InputError(f"no generator: give --checkpoint_path; {REMEDY}")
-    if not os.path.exists(args.checkpoint_path):
-        raise InputError(f"checkpoint not found: {args.checkpoint_path}; {REMEDY}")
     from errors import require_package
+    from models.shipped import generator_path
+
+    args.checkpoint_path = require_file(generator_path(args.checkpoint_path), "checkpoint")
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     require_package("gradio", "the web page", "-r requirements-app.txt")

@@ -1,5 +1,6 @@
 """Redraw the lips in a video or photo to match any speech.
 
+    python inference.py --face me.mp4 --audio speech.mp3
     python inference.py --checkpoint_path checkpoints/wav2lip.pth --face me.mp4 --audio speech.mp3
     python inference.py --checkpoint_path checkpoints/wav2lip.pth --face me.jpg --audio speech.wav
     python inference.py --checkpoint_path checkpoints/wav2lip.pth --manifest jobs.csv
@@ -13,7 +14,7 @@ import argparse
 
 from errors import InputError, require_file, run_cli
 from lipsync.engine import LipSync, add_model_arguments, create_lipsync
-from lipsync.options import Options, add_arguments, options_from, positive
+from lipsync.options import REFERENCES, Options, add_arguments, options_from, positive
 
 __all__ = ["LipSync", "Options"]
 
@@ -45,12 +46,16 @@ def main(args: argparse.Namespace) -> None:
     options = options_from(args) | {"progress": True}
     if args.manifest:
         from lipsync.jobs import run_manifest
+        from models.shipped import generator_path
 
+        args.checkpoint_path = generator_path(args.checkpoint_path)  # of all jobs and workers
         return run_manifest(args, options)
     if not args.face or not args.audio:
         raise InputError("give --face and --audio, or --manifest")
     require_file(args.face, "face")  # before torch and the weights take their time
     require_file(args.audio, "audio")
+    if args.reference not in REFERENCES and not args.faithful:
+        require_file(args.reference, "reference")
     lipsync = create_lipsync(args)
     if args.preview:
         from lipsync.preview import write_preview

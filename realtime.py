@@ -1,6 +1,6 @@
 """Live lips: speech in, frames out a fifth of a second later.
 
-    python realtime.py --checkpoint_path checkpoints/wav2lip.pth --face me.jpg
+    python realtime.py --face me.jpg
     python realtime.py --checkpoint_path checkpoints/wav2lip.pth --face me.jpg --audio speech.wav \
         --outfile - | ffplay -fflags nobuffer -
     arecord -f S16_LE -r 16000 -t raw | python realtime.py --checkpoint_path \
@@ -83,8 +83,10 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     from lipsync.source import source_fps
+    from models.shipped import generator_path
 
     options = options_from(args)
+    args.checkpoint_path = generator_path(args.checkpoint_path)
     # before torch and the weights take their time
     fps = source_fps(require_file(args.face, "face"), live_options(options))
     if fps < MIN_FPS:

@@ -29,12 +29,13 @@ def create_backend(
     model: nn.Module,
     device: torch.device | str = "cpu",
     name: str = "auto",
-    calibration: Iterable[tuple[np.ndarray, np.ndarray]] | None = None,
+    calibration: Iterable[tuple[np.ndarray, ...]] | None = None,
 ) -> Backend:
     """`model` (a generator in eval mode with img_size) on an engine.
 
     name: "auto" is OpenVINO on a CPU where it is installed, else PyTorch. calibration: batches of
-    (faces, mels), as for generate, of the user's own frames; given them, OpenVINO computes in int8.
+    (faces, mels) or (faces, mels, references), as for generate, of the user's own frames; given
+    them, OpenVINO computes in int8.
     InputError where the engine is not installed or cannot do it.
     """
     import torch

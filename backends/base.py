@@ -40,20 +40,32 @@ class Backend:
         """
         raise NotImplementedError
 
-    def generate(self, faces: np.ndarray, mels: np.ndarray) -> np.ndarray:
+    def generate(
+        self, faces: np.ndarray, mels: np.ndarray, references: np.ndarray | None = None
+    ) -> np.ndarray:
         """Faces uint8 BGR (N, H, W, 3) and mel windows (N, 80, 16) -> faces that say them;
         H = W = img_size; (N, H, W, 4) with a mask.
+
+        references: what shows the network the whole face, mouth and all: one for each face, or one
+        (1, H, W, 3) for all; None: the faces themselves.
         """
         if len(faces) != len(mels):
             raise ValueError(f"{len(faces)} faces for {len(mels)} mel windows")
-        return self._chunked(lambda part, mel: self._run("whole", faces[part], mel), mels)
+        shown = references_of(faces, references)
+        return self._chunked(
+            lambda part, mel: self._run("whole", faces[part], mel, shown[part]), mels
+        )
 
-    def prepare(self, face: np.ndarray) -> object:
-        """A still face uint8 BGR (H, W, 3) -> what generate_still needs of it."""
+    def prepare(self, face: np.ndarray, reference: np.ndarray | None = None) -> object:
+        """A still face uint8 BGR (H, W, 3) and its reference, as of `generate` (1, H, W, 3) -> what
+        generate_still needs of them.
+        """
+        face = face[None]
+        shown = references_of(face, reference)
         if not self.splits:
-            return face
+            return face, shown
         with self._lock:
-            return self._run("encode", face[None])
+            return self._run("encode", face, shown)
 
     def generate_still(self, features: object, mels: np.ndarray) -> np.ndarray:
         """`prepare`'s face with mel windows (N, 80, 16) -> (N, H, W, 3): what `generate` makes of
@@ -61,7 +73,8 @@ class Backend:
         """
         if self.splits:
             return self._chunked(lambda _, mel: self._run("decode", mel, *features), mels)
-        return self.generate(np.repeat(features[None], len(mels), axis=0), mels)
+        face, reference = features
+        return self.generate(np.repeat(face, len(mels), axis=0), mels, reference)
 
     def _chunked(self, run: Callable, mels: np.ndarray) -> np.ndarray:
         mels = np.ascontiguousarray(mels, np.float32)
@@ -75,3 +88,12 @@ class Backend:
                     frames = np.empty((len(mels), *made.shape[1:]), np.uint8)
                 frames[part] = made
         return frames
+
+
+def references_of(faces: np.ndarray, references: np.ndarray | None) -> np.ndarray:
+    """One reference for each face: the faces themselves where there are none, one for all."""
+    if references is None:
+        return faces
+    if len(references) not in (1, len(faces)):
+        raise ValueError(f"{len(references)} references for {len(faces)} faces")
+    return np.broadcast_to(references, faces.shape)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.base import Backend
+from backends.base import Backend, references_of
 from errors import InputError, require_package
 
 if TYPE_CHECKING:
@@ -110,22 +110,22 @@ class Int8Backend(OpenVINOBackend):
 
 
 def quantized(
-    backend: OpenVINOBackend, calibration: Iterable[tuple[np.ndarray, np.ndarray]]
+    backend: OpenVINOBackend, calibration: Iterable[tuple[np.ndarray, ...]]
 ) -> Int8Backend:
     """`backend` in int8 (NNCF, post-training): weights a channel each, activations by their range
     over the calibration's frames.
 
-    calibration: batches of (faces, mels) as for `generate`, MIN_CALIBRATION frames or more. Every
-    HELD_OUT-th frame is kept out of it: InputError where int8 and float32 pictures of those have a
-    mean SSIM below MIN_SSIM.
+    calibration: batches of (faces, mels), or with references as a third, as for `generate`,
+    MIN_CALIBRATION frames or more. Every HELD_OUT-th frame is kept out of it: InputError where int8
+    and float32 pictures of those have a mean SSIM below MIN_SSIM.
     """
-    faces, mels = _frames(calibration)
+    inputs = _frames(calibration)
     # NNCF imports a part of torch that warns of a missing CUDA
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     nncf = require_package("nncf", "int8", "nncf")
-    held_out = np.arange(len(faces)) % HELD_OUT == HELD_OUT - 1
-    used = [(faces[i : i + 1], mels[i : i + 1]) for i in np.flatnonzero(~held_out)]
-    model = backend.converted("whole", (faces[:1], mels[:1]))
+    held_out = np.arange(len(inputs[0])) % HELD_OUT == HELD_OUT - 1
+    used = [tuple(x[i : i + 1] for x in inputs) for i in np.flatnonzero(~held_out)]
+    model = backend.converted("whole", tuple(x[:1] for x in inputs))
     nncf.set_log_level(logging.WARNING)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
         model = nncf.quantize(
@@ -135,8 +135,8 @@ def quantized(
             subset_size=len(used),
         )
     result = Int8Backend(backend._model, model)
-    inputs = faces[held_out], mels[held_out]
-    pictures = (engine.generate(*inputs)[..., :3] for engine in (backend, result))
+    kept = [x[held_out] for x in inputs]
+    pictures = (engine.generate(*kept)[..., :3] for engine in (backend, result))
     score = mean_ssim(*pictures)
     if not score >= MIN_SSIM:
         raise InputError(
@@ -146,19 +146,23 @@ def quantized(
     return result
 
 
-def _frames(calibration: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """The first MAX_CALIBRATION frames of the batches; InputError below MIN_CALIBRATION."""
+def _frames(calibration: Iterable[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """Faces, mels and references of the batches' first MAX_CALIBRATION frames; InputError below
+    MIN_CALIBRATION.
+    """
     faces: list[np.ndarray] = []
     mels: list[np.ndarray] = []
-    for some_faces, some_mels in calibration:
+    references: list[np.ndarray] = []
+    for some_faces, some_mels, *given in calibration:
         faces += list(some_faces)
         mels += list(some_mels)
+        references += list(references_of(some_faces, *given or [None]))
         if len(faces) >= MAX_CALIBRATION:
             break
     if len(faces) < MIN_CALIBRATION:
         raise InputError(f"int8 needs {MIN_CALIBRATION} frames to calibrate on, got {len(faces)}")
-    mels = mels[:MAX_CALIBRATION]
-    return np.stack(faces[:MAX_CALIBRATION]), np.stack(mels).astype(np.float32)
+    faces, mels, references = (x[:MAX_CALIBRATION] for x in (faces, mels, references))
+    return np.stack(faces), np.stack(mels).astype(np.float32), np.stack(references)
 
 
 def mean_ssim(truth: np.ndarray, generated: np.ndarray) -> float:

@@ -22,30 +22,35 @@ logger = logging.getLogger(__name__)
 
 
 class Whole(nn.Module):
-    """Faces uint8 BGR (N, H, W, 3) and mel windows (N, 80, 16) -> frames uint8 (N, H, W, 3); of a
-    model with a mask the generated face, to be pasted by the mask, its fourth channel.
+    """Faces uint8 BGR (N, H, W, 3), mel windows (N, 80, 16) and references, as the faces, -> frames
+    uint8 (N, H, W, 3); of a model with a mask the generated face, to be pasted by the mask, its
+    fourth channel.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.model, self.dtype = model, dtype
 
-    def forward(self, faces: torch.Tensor, mels: torch.Tensor) -> torch.Tensor:
-        audio, pictures = _audio(mels, self.dtype), _pictures(faces, self.dtype)
+    def forward(
+        self, faces: torch.Tensor, mels: torch.Tensor, references: torch.Tensor
+    ) -> torch.Tensor:
+        audio, pictures = _audio(mels, self.dtype), _pictures(faces, references, self.dtype)
         if hasattr(self.model, "draw"):
             return _drawn(self.model, audio, self.model.encode_face(pictures))
         return _bytes(self.model(audio, pictures))
 
 
 class Encode(nn.Module):
-    """One face uint8 BGR (1, H, W, 3) -> the model's features of it, each (1, C, h, w)."""
+    """One face and its reference, uint8 BGR (1, H, W, 3) -> the model's features of them, each
+    (1, C, h, w).
+    """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.model, self.dtype = model, dtype
 
-    def forward(self, face: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(self.model.encode_face(_pictures(face, self.dtype)))
+    def forward(self, face: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.model.encode_face(_pictures(face, reference, self.dtype)))
 
 
 class Decode(nn.Module):
@@ -71,7 +76,7 @@ def example(part: str, inputs: tuple) -> tuple[tuple[torch.Tensor, ...], tuple[b
     """Zeros like the inputs of a network, and which of these have any number of frames: here 2,
     since exporters take a 1 for a constant.
     """
-    free = {"whole": (True, True), "encode": (False,), "decode": (True,)}[part]
+    free = {"whole": (True, True, True), "encode": (False, False), "decode": (True,)}[part]
     free += (False,) * (len(inputs) - len(free))
     zeros = (np.zeros_like(x[:1]) for x in inputs)
     counts = (2 if any_number else 1 for any_number in free)
@@ -89,12 +94,12 @@ def _audio(mels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return mels.to(dtype)[:, None]  # (N, 1, 80, 16)
 
 
-def _pictures(faces: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The model's input (N, 6, H, W): the face with its lower half zeroed, and the face."""
-    face = faces.permute(0, 3, 1, 2).float() / 255
+def _pictures(faces: torch.Tensor, references: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The model's input (N, 6, H, W): the face with its lower half zeroed, and its reference."""
+    face, reference = (x.permute(0, 3, 1, 2).float() / 255 for x in (faces, references))
     half = face.shape[2] // 2
     masked = torch.cat((face[:, :, :half], torch.zeros_like(face[:, :, half:])), dim=2)
-    return torch.cat((masked, face), dim=1).to(dtype)
+    return torch.cat((masked, reference), dim=1).to(dtype)
 
 
 def _drawn(model: nn.Module, audio: torch.Tensor, features: tuple) -> torch.Tensor:

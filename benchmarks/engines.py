@@ -36,10 +36,10 @@ class EagerBackend(Backend):
     def _run(self, part: str, *inputs: np.ndarray) -> tuple:
         import torch
 
-        faces, mels = inputs
+        faces, mels, references = inputs
         masked = faces.copy()
         masked[:, faces.shape[1] // 2 :] = 0
-        pictures = np.concatenate((masked, faces), axis=3) / 255.0
+        pictures = np.concatenate((masked, references), axis=3) / 255.0
         tensors = (
             torch.FloatTensor(x).to(self._device)
             for x in (mels[:, None], pictures.transpose(0, 3, 1, 2))

@@ -203,7 +203,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="The paper's table for one generator.")
     add = parser.add_argument
     # fmt: off
-    add("--checkpoint", "--checkpoint_path", required=True, help="generator weights")
+    add("--checkpoint", "--checkpoint_path", metavar="FILE",
+        help="generator weights; default: those that ship, checkpoints/open.pth")
     add("--filelist", required=True, help="lines `audio_clip video_clip`, below DATA_ROOT")
     add("--data_root", required=True, help="folder of the clips")
     add("--out", default="results/eval", help="default %(default)s")
@@ -214,7 +215,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--protocol", choices=("lrs", "real"), default="lrs", help="of LSE; default %(default)s")
     add_detector_arguments(parser, default="sfd", help="sfd is the paper's; default %(default)s")
     add("--syncnet_weights", default="checkpoints/syncnet_v2.model", help="default %(default)s")
-    add("--expert", help="a SyncNet_color: sync_distance and sync_confidence, lsd")
+    add("--expert", help="a SyncNet_color: sync_distance and sync_confidence, lsd; default: the "
+        "one that ships, checkpoints/open_expert.pth")
     add("--inception_weights", help="of FID; default: checkpoints/, else downloaded")
     add("--lpips_weights", help="of LPIPS; default: checkpoints/, else downloaded")
     add("--sface_weights", help="of identity; default: checkpoints/")
@@ -230,7 +232,10 @@ def main(args: argparse.Namespace) -> None:
     from evaluation.report_plots import plot_report
     from evaluation.report_text import write_report
     from lipsync.engine import LipSync
+    from models.shipped import expert_path, generator_path
 
+    args.checkpoint = generator_path(args.checkpoint, "--checkpoint")
+    args.expert = expert_path(args.expert)
     pairs = read_pairs(args.filelist)[: args.limit]
     require_some(pairs, args.data_root, args.data_root)
     for path in (args.expert, args.inception_weights, args.lpips_weights, args.sface_weights):

@@ -76,17 +76,19 @@ def plot_histograms(groups: dict[str, dict], columns: Sequence[str], path: str) 
     figure.savefig(path, metadata={"Software": None})
 
 
-def write_sheet(rows: Sequence[Sequence[np.ndarray]], path: str) -> None:
-    """Rows of pictures of one size as one PNG, as wide as the shortest, a gap after every pair."""
+def write_sheet(rows: Sequence[Sequence[np.ndarray]], path: str, together: int = 2) -> None:
+    """Rows of pictures of one size as one picture, as wide as the shortest; a gap between groups of
+    `together` rows.
+    """
     import cv2
 
     columns = min(len(row) for row in rows)
     strips = []
     for number, row in enumerate(rows):
-        strips.append(np.hstack(row[:columns]))
-        if number % 2:
+        if number and number % together == 0:
             strips.append(np.full((12, strips[-1].shape[1], 3), 255, np.uint8))
-    cv2.imwrite(path, np.vstack(strips[:-1]))
+        strips.append(np.hstack(row[:columns]))
+    cv2.imwrite(path, np.vstack(strips))
 
 
 def spread_frames(video: str, count: int, width: int) -> list[np.ndarray]:

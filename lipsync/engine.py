@@ -23,6 +23,7 @@ from lipsync.options import Options, positive
 
 # torch, OpenCV and the detectors are imported inside the functions, so that --help answers at once
 
+DEFAULT_DETECTOR = "centerface"  # embedded
 CALIBRATION = 96  # frames that --int8 looks at first
 BATCH_BYTES = 2**26  # full frames of one batch; about four batches are held in all
 Report = Callable[[str, int, int], None]  # stage, frames done, frames in all
@@ -51,7 +52,7 @@ class LipSync:
         self,
         checkpoint: str | os.PathLike,
         device: str = "auto",
-        detector: str = "centerface",
+        detector: str = DEFAULT_DETECTOR,
         detector_options: dict | None = None,
         backend: str = "auto",
         int8: bool = False,
@@ -84,11 +85,22 @@ class LipSync:
         return self._detector
 
     def find(self, face: str, opts: Options, count: int, report: Report | None = None):
-        """The FaceSource of a picture or video for `count` frames of speech."""
+        """The FaceSource of a picture or video for `count` frames of speech, with its reference."""
+        from lipsync.reference import find_reference
         from lipsync.source import find_source
 
         key = {"detector": self._detector_name, **self._detector_options}
-        return find_source(face, opts, count, lambda: self.detector, key, report)
+        source = find_source(face, opts, count, lambda: self.detector, key, report)
+        source.reference = find_reference(source, self.img_size, self._picture_detector)
+        return source
+
+    def _picture_detector(self) -> object:
+        """For a picture other than the face that is driven, of which "boxes" knows nothing."""
+        if self._detector_name != "boxes":
+            return self.detector
+        from face_detection import create_detector
+
+        return create_detector(DEFAULT_DETECTOR, str(self.device))
 
     def run(
         self, face: str, audio: str, outfile: str,
@@ -160,7 +172,7 @@ class LipSync:
             size = self._batch_size(first[0], opts)
             shown = stack.enter_context(ahead(shown, size))
             # a generator's own stage: its items are lists, one a batch
-            made = self._generated(zip(shown, chunks, strict=False), size, source.still)
+            made = self._generated(zip(shown, chunks, strict=False), size, source)
             if opts.enhance:
                 made = enhanced(
                     itertools.chain.from_iterable(made), opts.enhance, opts.enhance_size
@@ -181,7 +193,9 @@ class LipSync:
 
         shown = itertools.islice(zip(source.frames(len(chunks)), chunks, strict=False), CALIBRATION)
         crops = ((crop_face(f, b, self.img_size), mel) for (f, b), mel in shown if b is not None)
-        batches = [tuple(map(np.stack, zip(*b, strict=True))) for b in batched(crops, 8)]
+        batches = [
+            (*map(np.stack, zip(*b, strict=True)), source.reference) for b in batched(crops, 8)
+        ]
         self.backend = create_backend(self._float_model, self.device, "openvino", batches)
         self._float_model = None
 
@@ -190,7 +204,7 @@ class LipSync:
         asked = opts.wav2lip_batch_size * 96**2 // self.img_size**2
         return max(1, min(asked, BATCH_BYTES // frame.nbytes))
 
-    def _generated(self, shown: Iterator, size: int, still: bool) -> Iterator[list]:
+    def _generated(self, shown: Iterator, size: int, source) -> Iterator[list]:
         """Batches of ((frame, box), its new face (S, S, 3) or None)."""
         from face_detection.track import batched, crop_face
 
@@ -200,14 +214,15 @@ class LipSync:
             faces = iter(())
             if found:
                 mels = np.stack([mel for *_, mel in found])  # (N, 80, 16)
-                if still:
+                if source.still:
                     if features is None:
                         frame, box, _ = found[0]
-                        features = self.backend.prepare(crop_face(frame, box, self.img_size))
+                        crop = crop_face(frame, box, self.img_size)
+                        features = self.backend.prepare(crop, source.reference)
                     faces = iter(self.backend.generate_still(features, mels))
                 else:
                     crops = [crop_face(frame, box, self.img_size) for frame, box, _ in found]
-                    faces = iter(self.backend.generate(np.stack(crops), mels))
+                    faces = iter(self.backend.generate(np.stack(crops), mels, source.reference))
             yield [(item, None if item[1] is None else next(faces)) for item, _ in batch]
 
 
@@ -220,7 +235,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of LipSync, shared with realtime.py."""
     # fmt: off
     add = parser.add_argument
-    add("--checkpoint_path", required=True, help="generator weights")
+    add("--checkpoint_path", metavar="FILE",
+        help="generator weights; default: those that ship, checkpoints/open.pth")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     add("--backend", choices=NAMES, default="auto",
         help="what runs the network; auto: the fastest that is installed")
@@ -235,7 +251,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def create_lipsync(args: argparse.Namespace) -> LipSync:
     """The LipSync that the flags of add_model_arguments describe."""
+    from models.shipped import generator_path
+
     return LipSync(
-        args.checkpoint_path, args.device, args.detector, detector_options(args), args.backend,
-        args.int8,
+        generator_path(args.checkpoint_path), args.device, args.detector, detector_options(args),
+        args.backend, args.int8,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from errors import InputError, require_file
 from face_detection.arguments import weights_files
-from lipsync.options import add_arguments, boolean, options_from
+from lipsync.options import REFERENCES, add_arguments, boolean, options_from
 from media.files import stamp
 
 PATHS = ("face", "audio", "outfile")
@@ -87,10 +87,15 @@ def _job(
                 raise InputError(f"{where}, column {name!r}: {text!r}: {error}") from error
     options = options | own
     folder = os.path.dirname(os.path.abspath(args.manifest))
+    reference = options["reference"]
+    if "reference" in own and reference not in REFERENCES:
+        options["reference"] = reference = os.path.join(folder, reference)
     face, audio, outfile = (os.path.join(folder, cells[name]) for name in PATHS)
     names = ("backend", "int8", "detector", "det_size")
     model = {name: str(getattr(args, name)) for name in names}
     files = (face, audio, args.checkpoint_path, *weights_files(args).values(), args.boxes)
+    if reference not in REFERENCES:
+        files += (reference,)
     key = {"options": options, "model": model, "files": [stamp(path or "") for path in files]}
     key |= {name: cells[name] for name in ("face", "audio")}
     return Job(line, cells["outfile"], face, audio, outfile, options, json.loads(json.dumps(key)))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from errors import InputError
 
 PADS = ("loop", "bounce", "hold", "trim", "stretch")
+REFERENCES = ("same", "first", "rest")  # and any picture's path
+REFERENCE = "same"  # the default: as released
 SIDES = ("TOP", "BOTTOM", "LEFT", "RIGHT")
 
 
@@ -35,6 +37,7 @@ class Options:
     no_face: str = "pass"
     cache: bool = False  # keep the boxes beside the video
     pad: str = "loop"
+    reference: str = REFERENCE  # whose mouth the network sees; see lipsync/reference.py
     # how it looks
     paste: str = "feather"
     mask: str = "face"
@@ -54,7 +57,7 @@ class Options:
             return self
         return replace(
             self, paste="hard", mask="face", no_face="error", det_every=1, cache=False,
-            silence_gate=None, enhance=None,
+            silence_gate=None, enhance=None, reference="same",
         )  # fmt: skip
 
 
@@ -91,6 +94,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--det_every", type=positive, default=4,
         help="search every so many frames for faces; default %(default)s")
     add("--cache", action="store_true", help="keep the boxes found beside the video, for next time")
+    add("--reference", default=REFERENCE, metavar="|".join((*REFERENCES, "FILE")),
+        help="where the network sees the whole face, mouth and all: in the same frame, in the "
+        "first with a face, in the one whose mouth rests, or in a picture; default %(default)s")
     add = parser.add_argument_group("look").add_argument
     add("--faithful", action="store_true", help="frames exactly as the released program makes them")
     add("--paste", choices=PASTES, default="feather",

@@ -71,7 +71,8 @@ class FaceSource:
     """A face picture or video and the box of its face in each of its frames.
 
     still: the first frame is shown all the time. fps: of the output. boxes: of the source's
-    frames, None where there is no face.
+    frames, None where there is no face. reference: the face (1, S, S, 3) that the network sees
+    beside every frame; None: the frame's own.
     """
 
     path: str
@@ -80,6 +81,7 @@ class FaceSource:
     fps: float
     opts: Options
     boxes: list[BoxTuple | None]
+    reference: np.ndarray | None = None
 
     def frames(
         self, count: int, picks: Sequence[int] | None = None
@@ -88,9 +90,13 @@ class FaceSource:
 
         picks: only those with these numbers.
         """
-        order = self.order(count) if picks is None else self.order(count)[picks]
-        shown = play(order, lambda first: _frames(self.path, self.image, self.opts, first))
-        return zip(shown, (self.boxes[index] for index in order), strict=True)
+        order = self.order(count)
+        return self.at(order if picks is None else order[picks])
+
+    def at(self, indices: Sequence[int]) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
+        """The source's own frames of these numbers, each with its box."""
+        shown = play(indices, lambda first: _frames(self.path, self.image, self.opts, first))
+        return zip(shown, (self.boxes[index] for index in indices), strict=True)
 
     def endless(self) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
         """As `frames`, without end; pad "loop", "bounce" or "hold"."""

@@ -67,7 +67,9 @@ class LipSyncStream:
         if self.source.still:
             first = next(self._shown)
             self._shown = itertools.chain([first], self._shown)
-            self._features = self._backend.prepare(crop_face(*first, self._size))
+            self._features = self._backend.prepare(
+                crop_face(*first, self._size), self.source.reference
+            )
             self._backend.generate_still(self._features, mels)
         else:
             self._backend.generate(np.zeros((1, self._size, self._size, 3), np.uint8), mels)
@@ -119,7 +121,7 @@ class LipSyncStream:
             faces = self._backend.generate_still(self._features, mels)
         else:
             crops = [crop_face(frame, box, self._size) for frame, box, _ in found]
-            faces = self._backend.generate(np.stack(crops), mels)
+            faces = self._backend.generate(np.stack(crops), mels, self.source.reference)
         for (frame, box, _), face in zip(found, faces, strict=True):
             paste_face(frame, face, box, opts.paste, opts.mask)
         return [frame for frame, *_ in shown]

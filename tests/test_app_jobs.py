@@ -268,7 +268,7 @@ def test_frames_and_batches_are_limited(jobs, upload, tmp_path, monkeypatch):
     audio = upload("short.wav", speech(tmp_path / "short.wav", 0.4))
     jobs.claim("ann", upload("photo.jpg"), audio, {"box": (10, 90, 10, 90)})
     result, _, _ = jobs.run("ann", ignore)
-    assert (probe(result).width, probe(result).height, *sizes) == (100, 100, CHUNK)
+    assert (probe(result).width, probe(result).height, *sizes) == (124, 100, CHUNK)  # of 360x288
 
 
 def test_examples_are_made_once_and_stay(jobs, examples):

@@ -138,7 +138,9 @@ def test_int8_is_calibrated_on_the_jobs_own_faces(weights, out, monkeypatch):
 
     monkeypatch.setattr(api, "create_backend", spied)
     LipSync(weights, "cpu", int8=True).run(FACE, SPEECH, out, box=BOX)
-    faces, mels = (np.concatenate(part) for part in zip(*seen, strict=True))
+    faces, mels, references = zip(*seen, strict=True)
+    faces, mels = np.concatenate(faces), np.concatenate(mels)
+    assert set(references) == {None}  # each frame its own
     crop = cv2.resize(pixels(FACE)[1].astype(np.uint8)[30:170, 40:150], (96, 96))
     assert (faces[1] == crop).all() and mels.shape == (len(pixels(out)), 80, 16)
     with pytest.raises(InputError, match="--int8 needs the openvino"):
@@ -189,7 +191,7 @@ def test_memory_does_not_grow_with_the_video(lipsync, tmp_path, monkeypatch):
         alive.append(sum(frame() is not None for frame in frames))
         return original(frame, box, size)
 
-    def blank(faces, mels):
+    def blank(faces, mels, references):
         return np.zeros((len(faces), 96, 96, 3), np.uint8)
 
     monkeypatch.setattr(track, "crop_face", counted)

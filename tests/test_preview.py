@@ -29,9 +29,9 @@ def generated(lipsync, monkeypatch):
     """How many faces went through the network."""
     counts, generate = [], lipsync.backend.generate
 
-    def counted(faces, mels):
+    def counted(faces, mels, references):
         counts.append(len(mels))
-        return generate(faces, mels)
+        return generate(faces, mels, references)
 
     monkeypatch.setattr(lipsync.backend, "generate", counted)
     return counts

@@ -28,7 +28,7 @@ from warm_python import run_python
 
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/finetune.md", "docs/data.md", "docs/training.md",
          "evaluation/README.md")  # fmt: skip
-TEXTS = (*PAGES, "CHANGELOG.md", "BENCHMARKS.md", "checkpoints/README.md")
+TEXTS = (*PAGES, "CHANGELOG.md", "BENCHMARKS.md", "checkpoints/README.md", "samples/README.md")
 
 NOT_RUN = {
     "python3 -m venv .venv": "installs gigabytes",
@@ -47,6 +47,8 @@ ONE_STEP = " ".join(("--hparams", *TINY, "nsteps=1", "batch_size=1", "eval_windo
 # equal flags counts
 APPENDED = {
     "_train.py": "--device cpu " + ONE_STEP,
+    # the one that ships is not the sandbox's
+    "inference.py --face": "--checkpoint_path checkpoints/wav2lip.pth",
     "torchrun": "nsteps=2",  # goes on from the one step of the single process
     "--check ": "syncnet_batch_size=8",
     "--ngpu 4": "--ngpu 0",
