@@ -55,7 +55,7 @@ APPENDED = {
     "--detector sfd": "--detector centerface",  # its weights are 90 MB
     "python realtime.py": "--backend torch",  # the first inference takes the default
     "--outfile results/": "--backend torch",
-    "checkpoints/me/best.pth": "--backend torch",
+    "checkpoints/me/best.pth --face": "--backend torch",
     "--manifest": "--backend torch --workers 1",
     "--pairs 6": "--pairs 2",
     "evaluation.report ": "--detector centerface --limit 1",
