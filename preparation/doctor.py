@@ -598,13 +598,14 @@ def plot(report: dict, path: str) -> None:
     figure, axes = plt.subplots(2, 4, figsize=(12, 6), layout="constrained")
     for axis, (name, title) in zip(axes.flat, titles.items(), strict=True):
         values = [clip[name] for clip in report["clips"] if clip.get(name) is not None]
-        axis.hist(values, np.arange(-15.5, 16.5) if name == "offset" else 30, color="#4878a8")
+        bins = np.arange(-15.5, 16.5) if name == "offset" else 30
+        axis.hist(values, bins, color="#4878a8", ec="#4878a8")
         for test in TESTS:
             for bound in (test.low, test.high):
                 if test.measure == name and bound is not None:
                     axis.axvline(bound, color="#b04040", ls="--", lw=1)
         axis.set(title=title, ylabel="clips")
-    title = textwrap.shorten(f"{report['root']}: {report['verdict']}", 150)
+    title = textwrap.fill(textwrap.shorten(f"{report['root']}: {report['verdict']}", 220), 120)
     figure.suptitle(title.replace("$", r"\$"))
     figure.savefig(path, dpi=100, format="png")
     plt.close(figure)
