@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import GOLDEN, INPUT_ROWS, REPOSITORY
-from input_cases import AUDIOS, BOX, FACES, HARD, SECONDS, tones, video
+from input_cases import AUDIOS, BOX, FACES, HARD, SECONDS, UNMENDED, tones, video
 
 from audio import save_wav
 from errors import InputError
@@ -209,4 +209,4 @@ def test_real_clips(lipsync, corpus, tmp_path, name):
 
 @pytest.mark.corpus
 def test_every_hard_clip_is_in_the_table(corpus):
-    assert {path.name for path in (corpus / "hard").iterdir()} == set(HARD)
+    assert {path.name for path in (corpus / "hard").iterdir()} == set(HARD) | UNMENDED
