@@ -31,8 +31,8 @@ $(TESTABLE): $(READY) requirements-app.txt requirements-test.txt
 	touch $@
 
 demo: $(READY)
-	$(RUN) inference.py --face samples/face.mp4 --audio samples/voice.mp4 \
-	    --outfile $(OUT)/first_minute.mp4
+	$(RUN) inference.py --checkpoint_path checkpoints/grid_s1.pth \
+	    --face samples/face.mp4 --audio samples/voice.mp4 --outfile $(OUT)/first_minute.mp4
 	$(RUN) -m evaluation.contact_sheet --video $(OUT)/first_minute.mp4 --truth samples/voice.mp4 \
 	    --out $(OUT)/first_minute.png
 	$(RUN) -m synthetic --out $(DEMO)/corpus --speakers 20 --clips 4 --seconds 3

@@ -195,7 +195,7 @@ def format_table(results: dict[str, dict]) -> str:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    from lipsync.options import positive
+    from lipsync.options import REFERENCE, positive
 
     parser = argparse.ArgumentParser(description="Do the lips follow the sound?")
     add = parser.add_argument
@@ -206,6 +206,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--out", default="results/lips", help="default %(default)s")
     add("--limit", type=positive, help="only the first so many pairs")
     add("--static", action="store_true", help="on each video's first frame instead of the video")
+    add("--reference", default=REFERENCE, help="as of inference.py; default %(default)s")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     # fmt: on
     return parser
@@ -221,8 +222,8 @@ def main(args: argparse.Namespace) -> None:
     for path in args.checkpoint:
         require_file(path, "checkpoint")
     generators = {file_label(path): LipSync(path, args.device) for path in args.checkpoint}
-    judge = LipJudge(next(iter(generators.values())), static=args.static)
-    settings = {"static": args.static}
+    judge = LipJudge(next(iter(generators.values())), static=args.static, reference=args.reference)
+    settings = {"static": args.static, "reference": args.reference}
     results = score_lips(
         judge, generators, pairs, args.data_root, args.out, settings, progress=True
     )

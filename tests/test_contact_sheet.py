@@ -80,6 +80,7 @@ def test_make_installs_no_more_than_is_used(tmp_path):
     demo, tests = planned("demo"), planned("test")
     assert "-r requirements.txt" in demo and "requirements-test" not in demo
     assert "requirements-test.txt" in tests
-    first, second = [line for line in demo.splitlines() if ".py" in line or " -m " in line][2:4]
-    assert "inference.py --face samples/face.mp4" in first and "--checkpoint_path" not in first
-    assert "evaluation.contact_sheet" in second and "reference_dropout=0.3" in demo
+    assert "--no-deps -r requirements-landmarks.txt" in demo
+    first, second = demo[demo.index("inference.py") :].split("contact_sheet")[:2]
+    assert "--face samples/face.mp4" in first and "checkpoints/grid_s1.pth" in first
+    assert "first_minute.png" in second and "reference_dropout=0.3" in demo

@@ -33,6 +33,7 @@ TEXTS = (*PAGES, "CHANGELOG.md", "BENCHMARKS.md", "checkpoints/README.md", "samp
 NOT_RUN = {
     "python3 -m venv .venv": "installs gigabytes",
     ".venv/bin/pip install -r requirements.txt": "installs gigabytes",
+    ".venv/bin/pip install --no-deps -r requirements-landmarks.txt": "make has installed it",
     ". .venv/bin/activate": "belongs to them",
     "make demo": "takes a quarter of an hour",
     "make test": "would run this test again",
@@ -58,6 +59,9 @@ APPENDED = {
     "checkpoints/me/best.pth --face": "--backend torch",
     "--manifest": "--backend torch --workers 1",
     "--pairs 6": "--pairs 2",
+    # the sandbox has neither those weights nor that list
+    "evaluation.lips ": "--checkpoint checkpoints/wav2lip.pth --data_root mvlrs_v1/main "
+    "--filelist evaluation/test_filelists/lrs2.txt --limit 1",
     "evaluation.report ": "--detector centerface --limit 1",
     "--filelist dubbed.txt": "--detector centerface",
     # weights by a rule draw no faces, and what is generated is shorter than a track
@@ -68,7 +72,8 @@ APPENDED = {
     "--checkpoint_path checkpoints/wav2lip.pth",
 }
 REPLACED = {"--nproc_per_node=4": "--nproc_per_node=2"}
-EXTERNAL = {"--nproc_per_node", "--size", "--help"}  # torchrun's, an example's, argparse's
+# torchrun's, an example's, argparse's, pip's
+EXTERNAL = {"--nproc_per_node", "--size", "--help", "--no"}
 PLACEHOLDERS = {"x.yaml"}
 WRITTEN = {"report.md", "hparams.yaml"}  # by the scripts
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
