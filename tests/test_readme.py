@@ -61,7 +61,7 @@ APPENDED = {
     "--pairs 6": "--pairs 2",
     # the sandbox has neither those weights nor that list
     "evaluation.lips ": "--checkpoint checkpoints/wav2lip.pth --data_root mvlrs_v1/main "
-    "--filelist evaluation/test_filelists/lrs2.txt --limit 1",
+    "--filelist LIST --limit 1",
     "evaluation.report ": "--detector centerface --limit 1",
     "--filelist dubbed.txt": "--detector centerface",
     # weights by a rule draw no faces, and what is generated is shorter than a track
