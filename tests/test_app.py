@@ -136,7 +136,7 @@ def test_only_this_machine_and_only_own_files(site, examples):
 
 def test_a_path_that_was_not_uploaded_is_not_read(site, examples):
     address, folder = site
-    photo = str(REPOSITORY / "docs" / "contact_sheet.jpg")
+    photo = str(REPOSITORY / "docs" / "first_minute.jpg")
     assert not claim(address, photo, str(examples / "voice.wav"))["success"]
     assert files(folder) == set()
 
