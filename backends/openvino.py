@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import logging
-import sys
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ import numpy as np
 
 from backends.base import Backend, references_of
 from errors import InputError, require_package
+from models.openvino_core import openvino_core
 
 if TYPE_CHECKING:
     import openvino
@@ -24,22 +23,6 @@ MIN_CALIBRATION = 32  # frames
 MAX_CALIBRATION = 300  # frames; NNCF's own default
 HELD_OUT = 4  # of so many frames one tests what the others calibrated
 MIN_SSIM = 0.98  # int8 against float32
-
-# Importing OpenVINO or NNCF reports home unless this package, which does it, is absent
-sys.modules.setdefault("openvino_telemetry", None)
-
-
-@functools.cache
-def _core() -> openvino.Core:
-    """One for the process, its CPU plugin loaded. Each plugin gives the thread a signal stack.
-    Where plugins go in another order than they came, one frees the stack in use, and the next
-    signal that Python handles, Ctrl-C say, ends the process without a word.
-    """
-    import openvino
-
-    core = openvino.Core()
-    core.get_versions("CPU")
-    return core
 
 
 class OpenVINOBackend(Backend):
@@ -51,7 +34,7 @@ class OpenVINOBackend(Backend):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self._ov = require_package("openvino", "the openvino back end", "openvino")
-        _core()  # before NNCF makes its own
+        openvino_core()  # before NNCF makes its own
         self._model = model
         self._requests: dict[str, openvino.InferRequest] = {}
 
@@ -95,7 +78,7 @@ class OpenVINOBackend(Backend):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "ENABLE_CPU_PINNING": False,  # video decoding, encoding and other programs run beside
         }
-        return _core().compile_model(model, "CPU", settings).create_infer_request()
+        return openvino_core().compile_model(model, "CPU", settings).create_infer_request()
 
 
 class Int8Backend(OpenVINOBackend):

@@ -39,6 +39,7 @@ FPS = 25.0
 BATCH = 64  # frames whose landmarks are found at a time
 COLUMNS = ("follows", "leak", "amplitude", "own", "silence", "lmd", "lmd_mouth")
 BASELINES = ("copy", "average")
+REMEMBERED = 64  # clips whose landmarks are kept: 8 kB a frame, and lists have thousands
 
 
 def find_landmarks(shown: Iterable[tuple[np.ndarray, Sequence[float] | None]]) -> np.ndarray:
@@ -58,7 +59,7 @@ def find_landmarks(shown: Iterable[tuple[np.ndarray, Sequence[float] | None]]) -
 
 
 class LipJudge:
-    """Measures pairs of clips; the true lips of a clip are found once.
+    """Measures pairs of clips; the true lips of a clip are found once while it is REMEMBERED.
 
     lipsync: of any generator, for its face search. options: of LipSync.run.
     """
@@ -78,6 +79,8 @@ class LipJudge:
             wav = load_audio(path)
             source = self.lipsync.find(path, self.opts, round(len(wav) / 16000 * FPS))
             points = find_landmarks(source.frames(len(source.boxes)))
+            if len(self._true) >= REMEMBERED:
+                del self._true[next(iter(self._true))]
             self._true[path] = source, points, wav
         return self._true[path]
 
@@ -145,7 +148,7 @@ def score_lips(
     for number, (name, generator) in enumerate(
         (*generators.items(), *((name, name) for name in BASELINES))
     ):
-        of = {**(settings or {}), "generator": name}
+        of = {"generator": name, **(settings or {})}  # whose own, with a digest, tells more
         kind = name if name in BASELINES else f"generator{number}"
         table = ScoreTable(folder, f"lips_{kind}", COLUMNS, of)
         for pair in tqdm(pairs, name, unit="pair", disable=not (progress and sys.stderr.isatty())):

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from errors import InputError
+from models.openvino_core import openvino_core
 
 INPUT = 192  # side of the network's picture
 POINTS = 468
@@ -58,10 +59,9 @@ class FaceLandmarks:
     def __init__(self) -> None:
         path = model_path()
         try:
-            import openvino
+            core = openvino_core()
         except ImportError as error:
             raise MissingLandmarks(f"lip landmarks need openvino ({error})") from error
-        core = openvino.Core()
         network = core.read_model(path)
         network.reshape([BATCH, INPUT, INPUT, 3])
         compiled = core.compile_model(network, "CPU", {"INFERENCE_NUM_THREADS": 1})

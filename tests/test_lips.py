@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from conftest import CORPUS, assert_refused, run_script
 
-from evaluation.lips import BASELINES, COLUMNS, format_table, means, warning
+from evaluation.lips import BASELINES, COLUMNS, format_table, means, score_lips, warning
+from evaluation.pairs import Pair
 from face_detection import create_detector, landmarks
 from face_detection.landmarks import (
     CHIN,
@@ -103,3 +104,19 @@ def test_what_is_not_there_is_refused_before_the_work(tmp_path, named):
     flags = [part for name, path in paths.items() for part in (f"--{name}", path)]
     assert_refused(run_script("-m", "evaluation.lips", *flags, "--out", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_other_weights_of_the_same_name_are_scored_again(tmp_path, monkeypatch):
+    scored = []
+    monkeypatch.setattr("evaluation.lips.resolve", lambda root, name: str(tmp_path / "a.mp4"))
+    (tmp_path / "a.mp4").write_bytes(b"x")
+
+    class Judge:
+        def score(self, *_):
+            scored.append(1)
+            return GOOD
+
+    for digest in ("one", "one", "two"):
+        score_lips(Judge(), {"mine": object()}, [Pair(0, "a", "a")], "", tmp_path / "out",
+                   {"generator": digest})  # fmt: skip
+    assert len(scored) == 2 * 3  # a generator and two baselines, each for two of the digests

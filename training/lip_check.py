@@ -28,8 +28,8 @@ LEAST_FOLLOWS = 0.2
 
 
 class LipCheck:
-    """follows, leak and amplitude (face_detection/lip_motion.py) of the first clips of a split,
-    each drawn to the sound of another one, with itself as the reference, as inference does.
+    """follows, leak and amplitude (face_detection/lip_motion.py) of some clips of a split, each
+    drawn to the sound of another one, with itself as the reference, as inference does.
 
     Where no landmark package is installed that is said once, and there are no scores.
     """
@@ -45,9 +45,13 @@ class LipCheck:
         # spread over the split, whose neighbours are of one speaker
         step = max(1, len(dataset.clips) // CLIPS)
         for clip in dataset.clips[::step]:
-            start = _longest_run(clip)
-            if start is not None and len(self.clips) < CLIPS:
+            start = _first_run(clip)
+            if start is None or len(self.clips) == CLIPS:
+                continue
+            try:
                 self.clips.append(self._read(clip, start))
+            except (OSError, ValueError) as error:  # as the data set: a bad clip ends no run
+                logger.warning("follows and leak are measured without %s: %s", clip.folder, error)
         if len(self.clips) < 2:
             logger.warning("follows and leak are not measured: no two clips of %d frames", FRAMES)
             self.landmarks = None
@@ -93,12 +97,9 @@ class LipCheck:
         return means
 
 
-def _longest_run(clip: Clip) -> int | None:
+def _first_run(clip: Clip) -> int | None:
     """Where FRAMES crops in a row begin, all with sound; None where the clip has no such run."""
-    usable = set(clip.usable.tolist())
-    for start in sorted(usable):
-        if start + FRAMES - 5 in usable and all(
-            frame in usable for frame in range(start, start + FRAMES - 4)
-        ):
-            return start
-    return None
+    windows = FRAMES - 4  # each of 5 frames
+    starts = clip.usable[: -windows + 1 or None]
+    runs = starts[clip.usable[windows - 1 :] - starts == windows - 1]
+    return int(runs[0]) if len(runs) else None
