@@ -107,10 +107,10 @@ def expert_scores(
 ) -> dict[str, float]:
     """The expert's accuracy on the same clips, whose speakers and audio it has never met."""
     from experts.accuracy import accuracy_report, window_similarities
+    from experts.offset import load_expert
     from hparams import HParams
-    from models.checkpoint import load_model
 
-    expert = load_model(expert_path, "SyncNet_color")
+    expert = load_expert(expert_path)
     matrices = [
         window_similarities(expert, os.path.join(preprocessed_root, clip.name), HParams())
         for clip in clips

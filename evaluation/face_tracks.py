@@ -1,21 +1,20 @@
 """Face tracks of a video and their crops, as SyncNet's own pipeline makes them: the first half of
 the `real` protocol of LSE-D and LSE-C (Chung and Zisserman, "Out of time", 2016).
 
-    rules = rules_for("sfd")
-    tracks = find_tracks("video.mp4", create_detector("sfd"), rules)   # first pass: boxes
-    head = lambda frame, track, i: square_crop(frame, track.squares[i], rules)   # 224 x 224
-    for number, crop in iter_crops("video.mp4", tracks, head): ...     # second pass
+    tracks = find_tracks("video.mp4", create_detector("sfd"))   # first pass: boxes
+    head = lambda frame, track, i: square_crop(frame, track.squares[i])   # 224 x 224
+    for number, crop in iter_crops("video.mp4", tracks, head): ...   # second pass
 
 The video is read twice, so that only boxes are kept of it. All frames are at 25 fps by timestamp.
+The numbers below are the published ones.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,60 +23,40 @@ from face_detection.base import Box
 from face_detection.shots import ShotCuts, overlap
 
 FPS = 25.0
+MIN_IOU = 0.5  # a box continues a track whose last box it overlaps by more
+MAX_MISSED = 24  # frames in a row without a box that a track survives
+MIN_TRACK = 100  # tracks with more frames than this in which a box was found count
+MIN_FACE = 100  # px: tracks whose mean width or height is above it count
+MEDIAN = 13  # frames of the median filter on centre and size
+CROP_SCALE = 0.4  # c: the crop reaches (1+c)s to the sides, (1+2c)s down, s up from the centre
+GREY = 110  # beyond the frame's edge
 CROP_SIZE = 224  # px: the side of SyncNet v2's frames
-DETECTION_BATCH = 32
-WHOLE_FRAMES = 8  # as they are that wait for it in best_faces
-BATCH_BYTES = 2**26  # of frames that wait for the detector
+CUT_THRESHOLD, MIN_SCENE = 30.0, 15  # of the shot cuts; frames
+
+# How much frames are scaled for the detector, and the score above which a box counts: the published
+# ones go with S3FD, and with any detector that is not named here. CenterFace's score is a sigmoid's
+# value (0..1) too, but a less decided one: on real talking heads of 100 px and more it gives 0.79
+# to 0.96, and 0.68 to 0.94 on frames scaled by 0.25, where S3FD's softmax is near 1. 0.9 would
+# break every track up, so its own threshold serves; nothing else in those frames passes 0.2. It
+# scales frames to 480 px by itself.
+DETECTOR_RULES = {"sfd": (0.25, 0.9), "centerface": (1.0, 0.5)}
+
+SMALL_FRAMES, WHOLE_FRAMES = 32, 8  # scaled ones, and as they are, that wait for the detector
 
 
-def _number(default: float, meaning: str) -> float:
-    return field(default=default, metadata={"help": meaning})
+def detector_rules(detector: str) -> tuple[float, float]:
+    """(scale, lowest score) for the detector of that name."""
+    return DETECTOR_RULES.get(detector, DETECTOR_RULES["sfd"])
 
 
-@dataclass(frozen=True)
-class TrackRules:
-    """The numbers of the protocol; the defaults are the published ones, which go with S3FD."""
-
-    det_scale: float = _number(0.25, "frames are scaled by this for the detector")
-    min_score: float = _number(0.9, "boxes with a score above it count")
-    min_iou: float = _number(0.5, "a box continues a track whose last box it overlaps by more")
-    max_missed: int = _number(25, "frames in a row without a box that a track survives")
-    min_track: int = _number(
-        100, "tracks with more frames than this in which a box was found count"
-    )
-    min_face_size: float = _number(100, "px: tracks whose mean width or height is above it count")
-    median_width: int = _number(13, "frames of the median filter on centre and size, odd")
-    crop_scale: float = _number(
-        0.4, "c: the crop reaches (1+c)s to the sides, (1+2c)s down, s up from the centre"
-    )
-    grey: int = _number(110, "grey level beyond the frame's edge")
-
-    def __post_init__(self) -> None:
-        for rule in fields(self):
-            if not 0 <= getattr(self, rule.name) < math.inf:
-                raise InputError(f"--{rule.name} must not be negative")
-        if not self.det_scale > 0:
-            raise InputError("--det_scale must be above 0")
-        if self.median_width % 2 != 1:
-            raise InputError(f"--median_width must be odd, got {self.median_width}")
-        if self.min_track < self.median_width - 1:  # a track must be as long as the filter
-            raise InputError(f"--min_track must be at least {self.median_width - 1}")
-        if self.min_score < 0.5:
-            raise InputError("--min_score must be at least 0.5: detectors keep nothing below")
-        if self.grey > 255:
-            raise InputError("--grey must be at most 255")
-
-
-# CenterFace's score is a sigmoid's value (0..1) too, but a less decided one: on real talking heads
-# of 100 px and more it gives 0.79 to 0.96, and 0.68 to 0.94 on frames scaled by 0.25, where S3FD's
-# softmax is near 1. 0.9 would break every track up, so its own threshold serves; nothing else in
-# those frames passes 0.2. It scales frames to 480 px by itself.
-DETECTOR_RULES = {"sfd": {}, "centerface": {"det_scale": 1.0, "min_score": 0.5}}
-
-
-def rules_for(detector: str, **changes: float) -> TrackRules:
-    """The rules to use with the detector of that name: the published ones for "sfd"."""
-    return TrackRules(**DETECTOR_RULES.get(detector, {}) | changes)
+def track_rules(detector: str) -> dict[str, float]:
+    """All numbers on which tracks and crops depend, for a record of the scores."""
+    return {
+        **dict(zip(("det_scale", "min_score"), detector_rules(detector), strict=True)),
+        **{"min_iou": MIN_IOU, "max_missed": MAX_MISSED, "min_track": MIN_TRACK},
+        **{"min_face_size": MIN_FACE, "median_width": MEDIAN, "crop_scale": CROP_SCALE},
+        **{"grey": GREY, "cut_threshold": CUT_THRESHOLD, "min_scene": MIN_SCENE},
+    }
 
 
 @dataclass(frozen=True)
@@ -104,8 +83,8 @@ class Tracker:
     a track it takes the closest.
     """
 
-    def __init__(self, rules: TrackRules) -> None:
-        self.rules = rules
+    def __init__(self, min_score: float = DETECTOR_RULES["sfd"][1]) -> None:
+        self.min_score = min_score
         self._open: list[list[tuple[int, Box]]] = []  # (frame, box), oldest track first
         self._tracks: list[Track] = []
 
@@ -113,13 +92,13 @@ class Tracker:
         """The boxes of frame `index`; cut: whether a shot begins with it."""
         if cut:
             self._end(self._open)
-        lost = [found for found in self._open if index - found[-1][0] - 1 > self.rules.max_missed]
+        lost = [found for found in self._open if index - found[-1][0] - 1 > MAX_MISSED]
         self._end(lost)
-        free = [box for box in boxes if box.score > self.rules.min_score]
+        free = [box for box in boxes if box.score > self.min_score]
         for found in self._open:
             last = found[-1][1]
             best = max(free, key=lambda box: overlap(box, last), default=None)
-            if best is not None and overlap(best, last) > self.rules.min_iou:
+            if best is not None and overlap(best, last) > MIN_IOU:
                 found.append((index, best))
                 free.remove(best)
         self._open += [[(index, box)] for box in free]
@@ -131,9 +110,9 @@ class Tracker:
 
     def _end(self, ended: list[list[tuple[int, Box]]]) -> None:
         self._tracks += [
-            _finished(found, self.rules)
+            _finished(found)
             for found in ended
-            if len(found) > self.rules.min_track and _mean_size(found) > self.rules.min_face_size
+            if len(found) > MIN_TRACK and _mean_size(found) > MIN_FACE
         ]
         self._open = [found for found in self._open if not any(found is e for e in ended)]
 
@@ -151,7 +130,7 @@ def _mean_size(found: list[tuple[int, Box]]) -> float:
     return float((boxes[:, 2:] - boxes[:, :2]).mean(axis=0).max())
 
 
-def _finished(found: list[tuple[int, Box]], rules: TrackRules) -> Track:
+def _finished(found: list[tuple[int, Box]]) -> Track:
     from scipy.signal import medfilt
 
     boxes = _interpolated(found)
@@ -160,52 +139,35 @@ def _finished(found: list[tuple[int, Box]], rules: TrackRules) -> Track:
     # beyond the ends the filter sees zeros, as in the released pipeline: the first and last frames
     # get the smallest of their neighbours' values
     columns = (centres[:, 0], centres[:, 1], half)
-    squares = np.stack([medfilt(column, rules.median_width) for column in columns], axis=1)
+    squares = np.stack([medfilt(column, MEDIAN) for column in columns], axis=1)
     return Track(found[0][0], boxes, squares)
 
 
-def find_tracks(video: str | os.PathLike, detector, rules: TrackRules) -> list[Track]:
+def find_tracks(video: str | os.PathLike, detector) -> list[Track]:
     """The face tracks of a video that count; several at a time where it shows several people."""
-    from media.read import iter_frames
-
-    tracker, index = Tracker(rules), 0
-    frames = (frame for _, frame in iter_frames(video, FPS))
-    # a new frame size is a new shot to whatever compares neighbours
-    for _, same in itertools.groupby(frames, key=lambda frame: frame.shape):
-        new_size = index > 0
-        for cut, boxes in _detected(same, detector, rules.det_scale):
-            tracker.feed(index, cut or new_size, boxes)
-            new_size, index = False, index + 1
-    return tracker.flush()
-
-
-def _detected(
-    frames: Iterator[np.ndarray], detector, scale: float
-) -> Iterator[tuple[bool, list[Box]]]:
-    """(whether a shot begins, boxes in the frame's own pixels) of frames of one size."""
     import cv2
 
-    shots, cuts, waiting = ShotCuts(), [], []
-    size = None
+    from face_detection.track import batched
+    from media.read import iter_frames
 
-    def search() -> Iterator[tuple[bool, list[Box]]]:
-        for cut, boxes in zip(cuts, detector.detect(np.stack(waiting)), strict=True):
-            yield cut, [Box(*(np.divide(box[:4], factor).tolist()), box.score) for box in boxes]
-        cuts.clear()
-        waiting.clear()
-
-    for number, frame in enumerate(frames):
-        if size is None:
-            height, width = frame.shape[:2]
-            size = max(1, round(width * scale)), max(1, round(height * scale))
-            factor = np.tile((size[0] / width, size[1] / height), 2)
-        cuts.append(shots.feed(number, frame))
-        # bilinear as released
-        waiting.append(frame if size == (width, height) else cv2.resize(frame, size))
-        if len(waiting) >= min(DETECTION_BATCH, max(1, BATCH_BYTES // waiting[0].nbytes)):
-            yield from search()
-    if waiting:
-        yield from search()
+    scale, min_score = detector_rules(detector.name)
+    tracker, index = Tracker(min_score), 0
+    frames = (frame for _, frame in iter_frames(video, FPS))
+    for (height, width, _), same in itertools.groupby(frames, key=lambda frame: frame.shape):
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        factor = np.tile((size[0] / width, size[1] / height), 2)
+        shots = ShotCuts(CUT_THRESHOLD, MIN_SCENE)
+        shrunk = (  # whether a shot begins, as with every new size; bilinear as released
+            (shots.feed(n, frame) or n == 0, frame if scale == 1 else cv2.resize(frame, size))
+            for n, frame in enumerate(same)
+        )
+        for batch in batched(shrunk, SMALL_FRAMES if scale < 1 else WHOLE_FRAMES):
+            cuts, small = zip(*batch, strict=True)
+            for cut, boxes in zip(cuts, detector.detect(np.stack(small)), strict=True):
+                own = [Box(*np.divide(box[:4], factor).tolist(), box.score) for box in boxes]
+                tracker.feed(index, cut, own)
+                index += 1
+    return tracker.flush()
 
 
 def iter_crops(
@@ -230,7 +192,7 @@ def iter_crops(
                 yield number, crop(frame, track, index - track.first)
 
 
-def square_crop(frame: np.ndarray, square: Sequence[float], rules: TrackRules) -> np.ndarray:
+def square_crop(frame: np.ndarray, square: Sequence[float]) -> np.ndarray:
     """The published crop of a frame (H, W, 3) around a square (x, y, s): (224, 224, 3), bilinear.
 
     The frame is padded with grey by int(1.8 s); rows y - s .. y + 1.8 s, columns x - 1.4 s .. x +
@@ -240,7 +202,7 @@ def square_crop(frame: np.ndarray, square: Sequence[float], rules: TrackRules) -
 
     x, y, half = square
     height, width = frame.shape[:2]
-    side, down = half * (1 + rules.crop_scale), half * (1 + 2 * rules.crop_scale)
+    side, down = half * (1 + CROP_SCALE), half * (1 + 2 * CROP_SCALE)
     pad = int(down)
     x, y = x + pad, y + pad
     top, bottom = max(0, int(y - half)), min(height + 2 * pad, int(y + down))
@@ -248,7 +210,7 @@ def square_crop(frame: np.ndarray, square: Sequence[float], rules: TrackRules) -
     if bottom <= top or right <= left:
         raise InputError(f"a face at {x - pad:.0f}, {y - pad:.0f} lies outside the frame")
     # in the padded frame's pixels; only the part that is needed is made
-    crop = np.full((bottom - top, right - left, 3), rules.grey, np.uint8)
+    crop = np.full((bottom - top, right - left, 3), GREY, np.uint8)
     inside = frame[
         max(0, top - pad) : max(0, bottom - pad), max(0, left - pad) : max(0, right - pad)
     ]

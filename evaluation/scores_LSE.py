@@ -20,41 +20,17 @@ import argparse
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
-from types import SimpleNamespace
 
 import numpy as np
 
 from audio import pcm16
 from errors import InputError, require_file, run_cli
-from evaluation.face_tracks import (
-    FPS,
-    Track,
-    TrackRules,
-    best_faces,
-    box_crop,
-    find_tracks,
-    iter_crops,
-    rules_for,
-    square_crop,
-)
+from evaluation import face_tracks
+from evaluation.face_tracks import FPS, Track, best_faces, box_crop, square_crop
 from evaluation.fid import list_videos, make_detector
 from evaluation.score_table import ScoreTable
-from experts.offset import (
-    FRAME_SAMPLES,
-    LIP_SIZE,
-    WINDOW,
-    Expert,
-    FaceWindows,
-    curve_color,
-    lip_windows,
-    load_expert,
-    offset_of,
-    pair_v2,
-    released_curve,
-)
+from experts.offset import BATCH, FRAME_SAMPLES, MAX_SHIFT, Expert, FaceWindows, load_expert
 from face_detection.arguments import add_detector_arguments
-from hparams import HParams
 from lipsync.options import positive
 
 PROTOCOLS = ("lrs", "real")
@@ -66,9 +42,8 @@ class SyncScorer:
     """An expert with a protocol: scores one video after the other.
 
     protocol: "lrs" or "real". detector: finds the faces; SyncNet v2 in protocol `lrs` needs none.
-    rules: of the tracks of protocol `real`; by default those that go with the detector. vshift:
-    frames by which the sound is slid either way. batch_size: windows embedded at a time; it bounds
-    the memory and changes no score.
+    vshift: frames by which the sound is slid either way. batch_size: windows embedded at a time; it
+    bounds the memory and changes no score.
     """
 
     def __init__(
@@ -76,38 +51,35 @@ class SyncScorer:
         expert: Expert,
         protocol: str = "lrs",
         detector=None,
-        rules: TrackRules | None = None,
-        vshift: int = 15,
-        batch_size: int = 32,
+        vshift: int = MAX_SHIFT,
+        batch_size: int = BATCH,
     ) -> None:
         if protocol not in PROTOCOLS:
             raise InputError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
-        self.expert, self.protocol, self.detector = expert, protocol, detector
-        self.vshift, self.batch_size = vshift, batch_size
-        self.published = expert.kind == "SyncNet_v2"
         if detector is None and needs_detector(expert, protocol):
             raise InputError(f"{expert.kind} in protocol {protocol} needs a face detector")
-        self.rules = (rules or rules_for(detector.name)) if protocol == "real" else None
-        self.hp = None if self.published else HParams(img_size=expert.model.img_size)
+        self.expert, self.protocol, self.detector = expert, protocol, detector
+        self.vshift, self.batch_size = vshift, batch_size
         # a SyncNet_color's numbers are on another scale and must never pass for LSE
-        scores = ("lse_d", "lse_c") if self.published else ("sync_distance", "sync_confidence")
+        scores = ("lse_d", "lse_c") if expert.published else ("sync_distance", "sync_confidence")
         self.scores = (*scores, "offset")
-        self.columns = (*(TRACK_COLUMNS if self.rules else ()), *self.scores)
+        self.columns = (*(TRACK_COLUMNS if protocol == "real" else ()), *self.scores)
 
     @property
     def settings(self) -> dict:
         """All that the scores depend on."""
+        real = self.protocol == "real"
         return {
             "protocol": self.protocol,
             "expert": f"{self.expert.kind}: {self.expert.label}",
             "vshift": self.vshift,
             "detector": None if self.detector is None else self.detector.name,
-            "track_rules": None if self.rules is None else asdict(self.rules),
+            "track_rules": face_tracks.track_rules(self.detector.name) if real else None,
         }
 
     def table(self, folder: str | os.PathLike, audio: str = "own") -> ScoreTable:
         """The table for these scores in `folder`; audio: a word for whose sound is judged."""
-        name = f"{'lse' if self.published else 'sync'}_{self.protocol}"
+        name = f"{'lse' if self.expert.published else 'sync'}_{self.protocol}"
         return ScoreTable(folder, name, self.columns, self.settings | {"audio": audio})
 
     def score_video(
@@ -121,19 +93,17 @@ class SyncScorer:
         from media.read import load_audio
 
         wav = pcm16(load_audio(path if audio is None else audio))
-        if self.rules:
+        if self.protocol == "real":
             return self._score_tracks(path, wav)
-        windows = self._windows()
-        for face in self._whole_video(path, len(wav) // FRAME_SAMPLES):
-            windows.feed(face)
-        return [self._judge(windows, wav)]
+        faces = self._whole_video(path, len(wav) // FRAME_SAMPLES)
+        return [self._judge(self.expert.embed_lips(faces, self.batch_size), wav)]
 
     def _score_tracks(self, path: str | os.PathLike, wav: np.ndarray) -> list[dict]:
-        tracks = find_tracks(path, self.detector, self.rules)
+        tracks = face_tracks.find_tracks(path, self.detector)
         if not tracks:
             raise InputError(
-                f"no face track: none with more than {self.rules.min_track} frames and "
-                f"{self.rules.min_face_size:g} px"
+                f"no face track: none with more than {face_tracks.MIN_TRACK} frames and "
+                f"{face_tracks.MIN_FACE} px"
             )
         rows = [
             dict(zip(TRACK_COLUMNS, (number, track.first, track.frames), strict=True))
@@ -141,39 +111,26 @@ class SyncScorer:
         ]
         windows: dict[int, FaceWindows] = {}  # of the tracks that are on the screen
         fault = None
-        for number, crop in iter_crops(path, tracks, self._crop):
+        for number, crop in face_tracks.iter_crops(path, tracks, self._crop):
             track = tracks[number]
-            faces = windows.setdefault(number, self._windows())
+            faces = windows.setdefault(number, FaceWindows(self.expert, self.batch_size))
             faces.feed(crop)
             if faces.frames == track.frames:
                 del windows[number]
                 heard = wav[track.first * FRAME_SAMPLES :][: track.frames * FRAME_SAMPLES]
                 try:
-                    rows[number] |= self._judge(faces, heard)
+                    rows[number] |= self._judge(faces.flush(), heard)
                 except InputError as error:
                     fault = error
         if fault is not None and not any(self.scores[0] in row for row in rows):
             raise fault
         return rows
 
-    def _windows(self) -> FaceWindows:
-        if self.published:
-            return lip_windows(self.expert.model, self.batch_size)
-        from experts.accuracy import embed_faces
-
-        def embed(crops: np.ndarray) -> np.ndarray:
-            # embed_faces reads clips; this one is in memory
-            clip = SimpleNamespace(read=lambda i, length, top: crops[i : i + length, top:])
-            starts = np.arange(len(crops) - WINDOW + 1)
-            return embed_faces(self.expert.model, clip, starts, self.hp)
-
-        return FaceWindows(embed, self.batch_size)
-
     def _crop(self, frame: np.ndarray, track: Track, i: int) -> np.ndarray:
         """Of a track's frame what the expert looks at."""
-        if self.published:
-            return square_crop(frame, track.squares[i], self.rules)
-        return box_crop(frame, track.boxes[i], self.hp.img_size)
+        if self.expert.published:
+            return square_crop(frame, track.squares[i])
+        return box_crop(frame, track.boxes[i], self.expert.size)
 
     def _whole_video(self, path: str | os.PathLike, limit: int) -> Iterator[np.ndarray]:
         """What the expert looks at in each of the first `limit` frames (the sound ends there)."""
@@ -181,33 +138,23 @@ class SyncScorer:
 
         from media.read import iter_frames
 
+        size = self.expert.size
         frames = (frame for _, frame in itertools.islice(iter_frames(path, FPS), limit))
-        if self.published:
-            return (cv2.resize(frame, (LIP_SIZE, LIP_SIZE)) for frame in frames)
-        return best_faces(frames, self.detector, self.hp.img_size)
+        if self.expert.published:
+            return (cv2.resize(frame, (size, size)) for frame in frames)
+        return best_faces(frames, self.detector, size)
 
-    def _judge(self, faces: FaceWindows, wav: np.ndarray) -> dict:
-        """The scores of consecutive faces and the int16 sound that begins with them."""
-        model = self.expert.model
-        if self.published:
-            curve = released_curve(*pair_v2(model, faces, wav, self.batch_size), self.vshift)
-        else:
-            embedded = faces.flush()
-            sound = wav.astype(np.float32) / 32768
-            starts = np.arange(len(embedded))
-            curve = curve_color(model, embedded, starts, sound, self.hp, self.vshift)
-            if len(curve) <= 2 * self.vshift:  # over fewer shifts the median is another
-                raise InputError(
-                    f"too short to slide the sound {self.vshift} frames: {faces.frames} frames, "
-                    f"{len(wav) / 16000:.2f} s of sound"
-                )
-        found = offset_of(curve)
+    def _judge(self, lips: np.ndarray, wav: np.ndarray) -> dict:
+        """The scores of consecutive faces and the int16 sound that begins with them. Over fewer
+        shifts than vshift the median would be another.
+        """
+        found = self.expert.offset(lips, wav, self.vshift, whole=True)
         return dict(zip(self.scores, (found.distance, found.confidence, found.offset), strict=True))
 
 
 def needs_detector(expert: Expert, protocol: str) -> bool:
     """Whether faces are looked for: only SyncNet v2 in protocol `lrs` takes the whole frame."""
-    return protocol == "real" or expert.kind != "SyncNet_v2"
+    return protocol == "real" or not expert.published
 
 
 def score_videos(videos: Sequence[tuple], scorer: SyncScorer, table: ScoreTable) -> dict:
@@ -257,28 +204,26 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--syncnet_weights", default="checkpoints/syncnet_v2.model", metavar="FILE")
     add("--expert", metavar="FILE", help="a SyncNet_color to judge instead: no LSE")
     add("--audio", metavar="FILE", help="judge this sound with each video instead of its own")
-    add("--vshift", type=positive, default=15, help="frames; default %(default)s as published")
-    add("--batch_size", type=positive, default=32, help="changes no score; default %(default)s")
+    add(
+        "--vshift",
+        type=positive,
+        default=MAX_SHIFT,
+        help="frames; default %(default)s as published",
+    )
+    add("--batch_size", type=positive, default=BATCH, help="changes no score; default %(default)s")
     add("--device", default="auto")
     add_detector_arguments(parser, default="sfd", help="default %(default)s")
-    group = parser.add_argument_group("face tracks of protocol real; defaults: as published")
-    for rule in fields(TrackRules):
-        kind, text = type(rule.default), rule.metadata["help"]
-        group.add_argument(f"--{rule.name}", type=kind, help=text)
     return parser
 
 
 def make_scorer(args: argparse.Namespace) -> SyncScorer:
     """The scorer that the command line asks for."""
-    changes = {rule.name: getattr(args, rule.name) for rule in fields(TrackRules)}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    rules = rules_for(args.detector, **changes)
     expert = load_expert(args.expert or args.syncnet_weights, args.device)
-    if bool(args.expert) == (expert.kind == "SyncNet_v2"):
+    if bool(args.expert) == expert.published:
         flag = "--syncnet_weights" if args.expert else "--expert"
         raise InputError(f"{expert.label.rsplit(' ', 1)[0]} is a {expert.kind}: give it as {flag}")
     detector = make_detector(args) if needs_detector(expert, args.protocol) else None
-    return SyncScorer(expert, args.protocol, detector, rules, args.vshift, args.batch_size)
+    return SyncScorer(expert, args.protocol, detector, args.vshift, args.batch_size)
 
 
 def main(args: argparse.Namespace) -> int:

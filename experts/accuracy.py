@@ -4,89 +4,28 @@ clips.
 
 from __future__ import annotations
 
-import dataclasses
+import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from experts.offset import MAX_SHIFT, Expert, embed_run, open_clip
 from hparams import HParams
 
-if TYPE_CHECKING:
-    from corpus.clips import Clip
-
-MAX_SHIFT = 15  # frames; the search range of SyncNet's offset too
 CLEAR_SHIFT = 3  # frames; from here on a viewer notices, below the windows overlap almost wholly
 REPORTED_SHIFTS = (1, 2, 3, 5, 10)  # frames; each has an accuracy of its own
 
 
-def window_similarities(expert, folder: str, hp: HParams, batch_size: int = 64) -> np.ndarray:
-    """Cosine of every face window with every mel window of one clip: (W, W), row = face window.
+def window_similarities(expert: Expert, folder: str | os.PathLike, hp: HParams) -> np.ndarray:
+    """Cosine of every face window with every window of sound of one clip: (W, W), row = face
+    window; a SyncNet_color's, whose embeddings have length 1.
 
     Only windows that start at consecutive frames are comparable by index; clips with gaps are cut
     to their longest run. InputError where the clip holds no window.
     """
-    from corpus.clips import Clip, index_clip, open_mel
-    from errors import InputError
-
-    hp = dataclasses.replace(hp, img_size=expert.img_size)
-    clip = index_clip(folder, hp, individual_mels=False)
-    if not isinstance(clip, Clip):
-        raise InputError(f"{folder}: {clip}")
-    starts = longest_run(clip.usable)
-    face = embed_faces(expert, clip, starts, hp, batch_size)
-    audio = embed_mels(expert, open_mel(folder, hp.num_mels), starts, hp, batch_size)
-    return face @ audio.T
-
-
-def embed_faces(
-    expert, clip: Clip, starts: np.ndarray, hp: HParams, batch_size: int = 64
-) -> np.ndarray:
-    """A SyncNet_color's embeddings (W, D) of a clip's face windows, float32 of length 1.
-
-    starts: (W,) consecutive frames, each with a complete window of crops.
-    """
-    import torch
-
-    device = next(expert.parameters()).device
-    lower = clip.read(int(starts[0]), len(starts) + hp.syncnet_T - 1, top=hp.img_size // 2)
-    frames = torch.from_numpy(lower).permute(0, 3, 1, 2)  # (F, 3, 48, 96) uint8
-    embeddings = []
-    with torch.inference_mode():
-        for first in range(0, len(starts), batch_size):
-            last = min(first + batch_size, len(starts))
-            # (B, 15, 48, 96): five frames stacked frame by frame
-            x = [frames[i : i + hp.syncnet_T].flatten(0, 1) for i in range(first, last)]
-            x = torch.stack(x).to(device).float() / 255
-            embeddings.append(expert.embed_face(x).cpu().numpy())
-    return np.concatenate(embeddings)
-
-
-def embed_mels(
-    expert, mel: np.ndarray, starts: np.ndarray, hp: HParams, batch_size: int = 64
-) -> np.ndarray:
-    """A SyncNet_color's embeddings (W, D) of the mel windows that begin with the frames `starts`
-    (W,), float32 of length 1. mel (T, 80).
-    """
-    import torch
-
-    from audio import crop_audio_window
-
-    device = next(expert.parameters()).device
-    steps = hp.syncnet_mel_step_size
-    windows = np.stack([crop_audio_window(mel, start, hp.fps, steps).T for start in starts])
-    embeddings = []
-    with torch.inference_mode():
-        for first in range(0, len(starts), batch_size):
-            x = torch.from_numpy(windows[first : first + batch_size])[:, None]  # (B, 1, 80, 16)
-            embeddings.append(expert.embed_audio(x.to(device)).cpu().numpy())
-    return np.concatenate(embeddings)
-
-
-def longest_run(frames: np.ndarray) -> np.ndarray:
-    """The longest stretch of consecutive numbers in an increasing array."""
-    runs = np.split(frames, np.flatnonzero(np.diff(frames) != 1) + 1)
-    return max(runs, key=len)
+    clip, sound = open_clip(expert, folder, hp)
+    lips, first = embed_run(expert, clip, clip.usable)
+    return lips @ expert.embed_sound(sound, len(lips), first).T
 
 
 def balanced_accuracy(

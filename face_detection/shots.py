@@ -26,16 +26,21 @@ def area(box: Box) -> float:
 
 
 class ShotCuts:
-    """Tells, frame by frame, whether a new shot begins (PySceneDetect's content detector)."""
+    """Tells, frame by frame, whether a new shot begins (PySceneDetect's content detector).
 
-    def __init__(self) -> None:
+    threshold: of the mean change in hue, saturation and value; by default the package's. min_scene:
+    frames before which no shot ends.
+    """
+
+    def __init__(self, threshold: float = 27.0, min_scene: int = 0) -> None:
         from scenedetect import FrameTimecode
         from scenedetect.detectors import ContentDetector
 
         # without a shortest scene it judges by two neighbouring frames alone, so that a run that
         # is taken up in the middle judges alike
-        self._detector = ContentDetector(min_scene_len=0)
-        self._timecode = FrameTimecode
+        self._detector = ContentDetector(threshold, min_scene_len=0)
+        self._timecode, self._min_scene = FrameTimecode, min_scene
+        self._begin: int | None = None  # of the shot
 
     def feed(self, index: int, frame: np.ndarray) -> bool:
         """Whether `frame`, uint8 BGR (H, W, 3), differs from the one before as two shots do."""
@@ -43,4 +48,10 @@ class ShotCuts:
 
         height = max(1, round(frame.shape[0] * CUT_WIDTH / frame.shape[1]))
         small = cv2.resize(frame, (CUT_WIDTH, height), interpolation=cv2.INTER_AREA)
-        return bool(self._detector.process_frame(self._timecode(index, fps=25.0), small))
+        new = bool(self._detector.process_frame(self._timecode(index, fps=25.0), small))
+        if self._begin is None:
+            self._begin = index
+        if not new or index - self._begin < self._min_scene:
+            return False
+        self._begin = index
+        return True

@@ -22,8 +22,7 @@ import numpy as np
 from audio import load_wav, melspectrogram
 from corpus.listing import SPLITS, find_clips, write_filelists
 from errors import InputError
-from experts.accuracy import MAX_SHIFT
-from experts.offset import Expert, clip_offset, load_expert
+from experts.offset import MAX_SHIFT, Expert, clip_offset, load_expert
 from hparams import HParams, get_image_list
 from media.files import replacing, write_json
 

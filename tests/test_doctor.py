@@ -80,7 +80,10 @@ def set_sync(monkeypatch, offset, confidence=0.5):
     from experts import offset as sync_offset
     from preparation import doctor
 
-    expert = sync_offset.Expert(torch.nn.Linear(1, 1), "SyncNet_color", "hand.pth 0123")
+    class EmptyExpert(torch.nn.Linear):
+        img_size = 96
+
+    expert = sync_offset.ColorExpert(EmptyExpert(1, 1), "hand.pth 0123")
     monkeypatch.setattr(doctor, "load_expert", lambda path, device: expert)
 
     def clip_offset(expert, folder, hp, max_shift=15):

@@ -5,7 +5,8 @@ import pytest
 from conftest import run_script
 
 from evaluation.mouth import correlation, mouth_opening, mouth_openings
-from experts.accuracy import balanced_accuracy, longest_run, window_similarities
+from experts.accuracy import balanced_accuracy, window_similarities
+from experts.offset import ColorExpert, longest_run
 
 
 def test_mouth_opening_follows_the_truth_of_synthetic_clips(synthetic_root):
@@ -61,7 +62,7 @@ def test_similarities_are_the_experts_own(preprocessed_root):
 
     folder = str(preprocessed_root / "s0000/00001")
     expert = create_model("SyncNet_color", 0.125).eval()
-    matrix = window_similarities(expert, folder, HParams(), batch_size=7)
+    matrix = window_similarities(ColorExpert(expert, ""), folder, HParams())
     frames = torch.from_numpy(read_window(get_window(f"{folder}/5.jpg")))[None]
     mel = crop_audio_window(np.load(f"{folder}/mel.npy"), 9)
     with torch.no_grad():

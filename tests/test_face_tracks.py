@@ -9,31 +9,29 @@ import numpy as np
 import pytest
 
 from errors import InputError
+from evaluation import face_tracks
 from evaluation.face_tracks import (
     Tracker,
-    TrackRules,
     best_faces,
     box_crop,
     find_tracks,
     iter_crops,
-    rules_for,
     square_crop,
+    track_rules,
 )
 from face_detection import create_detector
 from face_detection.base import Box
 from media import read
 from media.write import VideoWriter
 
-RULES = TrackRules()
-
 
 def face(x=100.0, y=50.0, side=120.0, score=0.99, width=None) -> Box:
     return Box(x, y, x + (width or side), y + side, score)
 
 
-def tracks_of(frames, cuts=(), **rules):
+def tracks_of(frames, cuts=()):
     """frames: the boxes of frame 0, 1, ..."""
-    tracker = Tracker(TrackRules(**rules))
+    tracker = Tracker()
     for index, boxes in enumerate(frames):
         tracker.feed(index, index in cuts, boxes)
     return tracker.flush()
@@ -43,11 +41,16 @@ def spans(tracks):
     return [(track.first, track.frames) for track in tracks]
 
 
-def test_the_defaults_are_the_published_numbers():
-    assert RULES == rules_for("sfd") == TrackRules(0.25, 0.9, 0.5, 25, 100, 100, 13, 0.4, 110)
-    other = rules_for("centerface", min_track=30)
-    assert (other.min_score, other.det_scale, other.min_track) == (0.5, 1.0, 30)
-    assert rules_for("centerface", min_score=0.7).min_score == 0.7
+def test_the_numbers_are_the_published_ones():
+    assert track_rules("sfd") == track_rules("another") == {
+        "det_scale": 0.25, "min_score": 0.9, "min_iou": 0.5, "max_missed": 24, "min_track": 100,
+        "min_face_size": 100, "median_width": 13, "crop_scale": 0.4, "grey": 110,
+        "cut_threshold": 30, "min_scene": 15,
+    }  # fmt: skip
+    assert (
+        track_rules("centerface")["det_scale"] == 1
+        and track_rules("centerface")["min_score"] == 0.5
+    )
 
 
 def test_more_than_100_frames_are_needed():
@@ -58,8 +61,8 @@ def test_more_than_100_frames_are_needed():
     assert spans(tracks_of([[face()]] * 50 + [[]] * 5 + [[face()]] * 51)) == [(0, 106)]
 
 
-def test_a_track_survives_25_missed_frames():
-    for missed, expected in ((25, [(0, 235)]), (26, [(0, 105), (131, 105)])):
+def test_a_track_survives_24_missed_frames():
+    for missed, expected in ((24, [(0, 234)]), (25, [(0, 105), (130, 105)])):
         frames = [[face()]] * 105 + [[]] * missed + [[face()]] * 105
         assert spans(tracks_of(frames)) == expected
 
@@ -119,21 +122,14 @@ def test_centre_and_size_are_median_filtered():
     np.testing.assert_array_equal(track.squares[:, 2], 60)  # half of the longer side
 
 
-def test_rules_are_checked():
-    for wrong in ({"det_scale": 0}, {"median_width": 12}, {"min_track": 11}, {"grey": 256},
-                  {"max_missed": -1}, {"min_score": 0.3}, {"min_iou": float("nan")}):  # fmt: skip
-        with pytest.raises(InputError, match=next(iter(wrong))):
-            TrackRules(**wrong)
-
-
 def test_crop_has_the_published_geometry():
     """224 rows of 2.8 s = 224 px: nothing is resized, so every pixel tells where it is from."""
     frame = np.zeros((400, 600, 3), np.uint8)
     frame[..., 0], frame[..., 1] = np.arange(400)[:, None] // 2, np.arange(600) // 3
-    crop = square_crop(frame, (300, 200, 80), RULES)
+    crop = square_crop(frame, (300, 200, 80))
     np.testing.assert_array_equal(crop, frame[120:344, 188:412])
     # truncated in the padded frame: pad 144, rows 264.4 -> 264, columns 332.9 -> 332
-    crop = square_crop(frame, (300.9, 200.4, 80), RULES)
+    crop = square_crop(frame, (300.9, 200.4, 80))
     np.testing.assert_array_equal(crop, frame[120:344, 188:412])
 
 
@@ -148,12 +144,12 @@ def test_crop_is_grey_beyond_the_frame(centre, half):
     expected = padded[
         int(y - half) : int(y + half * 1.8), int(x - half * 1.4) : int(x + half * 1.4)
     ]
-    crop = square_crop(frame, (*centre, half), RULES)
+    crop = square_crop(frame, (*centre, half))
     np.testing.assert_array_equal(crop, cv2.resize(expected, (224, 224)))
     edge = (0, 0) if centre[0] < 300 else (-1, -1)
     assert (crop[edge] == 110).all()
     with pytest.raises(InputError, match="outside the frame"):
-        square_crop(frame, (-500, 30, 50), RULES)
+        square_crop(frame, (-500, 30, 50))
 
 
 class MovingSquare:
@@ -193,7 +189,7 @@ def test_tracks_of_a_video_in_its_own_pixels(tmp_path):
     positions = [None] * 4 + [40 + 4 * (k // 10) for k in range(120)]
     video = square_video(tmp_path / "v.mkv", positions)
     detector = MovingSquare()
-    (track,) = find_tracks(video, detector, RULES)
+    (track,) = find_tracks(video, detector)
     assert set(detector.sizes) == {(60, 80)} and len(detector.sizes) == 124
     assert detector.largest <= 32
     assert (track.first, track.frames) == (4, 120)
@@ -208,13 +204,30 @@ def test_tracks_of_a_video_in_its_own_pixels(tmp_path):
 
 def test_other_frame_rates_are_timed_by_their_stamps(tmp_path):
     video = square_video(tmp_path / "v.mkv", [None] * 10 + [60] * 230, fps=50)
-    (track,) = find_tracks(video, MovingSquare(), RULES)
+    (track,) = find_tracks(video, MovingSquare())
     assert (track.first, track.frames) == (5, 115)
 
 
-def test_crops_of_tracks_that_overlap_in_time(tmp_path):
+def test_a_scene_has_15_frames_or_more():
+    """Cuts that come sooner after the one before, as in a flash, are none to the published shots;
+    nor is a change between our own threshold for cuts and theirs.
+    """
+    grey = lambda level: np.full((240, 320, 3), level, np.uint8)  # noqa: E731
+
+    def cuts(levels):
+        shots = face_tracks.ShotCuts(face_tracks.CUT_THRESHOLD, face_tracks.MIN_SCENE)
+        return [i for i, level in enumerate(levels) if shots.feed(i, grey(level))]
+
+    assert cuts([0] * 20 + [255] * 14 + [0] * 20) == [20]
+    assert cuts([0] * 20 + [255] * 15 + [0] * 20) == [20, 35]
+    assert cuts([0] * 14 + [255] * 20) == [] and cuts([0] * 15 + [255] * 20) == [15]
+    assert cuts([0] * 20 + [86] * 20) == [] and cuts([0] * 20 + [91] * 20) == [20]  # 28.7, 30.3
+
+
+def test_crops_of_tracks_that_overlap_in_time(tmp_path, monkeypatch):
     video = square_video(tmp_path / "v.mkv", [10] * 20)
-    track = tracks_of([[face()]] * 13, min_track=12)[0]
+    monkeypatch.setattr(face_tracks, "MIN_TRACK", 12)
+    track = tracks_of([[face()]] * 13)[0]
     later = type(track)(5, track.boxes, track.squares)
     pairs = list(iter_crops(video, [later, track], lambda frame, track, i: (track.first, i)))
     assert [number for number, _ in pairs] == [1] * 5 + [0, 1] * 8 + [0] * 5
@@ -246,8 +259,9 @@ def real_tracks(corpus, monkeypatch):
     """Tracks in the first 130 frames of a real clip."""
     whole = read.iter_frames
     monkeypatch.setattr(read, "iter_frames", lambda *a, **k: itertools.islice(whole(*a, **k), 130))
-    rules = rules_for("centerface", det_scale=0.25, min_track=40)
-    return lambda name: find_tracks(corpus / "hard" / name, create_detector("centerface"), rules)
+    monkeypatch.setattr(face_tracks, "MIN_TRACK", 40)
+    monkeypatch.setitem(face_tracks.DETECTOR_RULES, "centerface", (0.25, 0.5))
+    return lambda name: find_tracks(corpus / "hard" / name, create_detector("centerface"))
 
 
 @pytest.mark.corpus

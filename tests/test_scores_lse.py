@@ -16,16 +16,10 @@ from test_sync import EXPERT as BRIGHTNESS
 
 from audio import save_wav
 from errors import InputError
-from evaluation.face_tracks import rules_for
+from evaluation import face_tracks
 from evaluation.scores_LSE import SyncScorer, get_args_parser, main, score_videos
-from experts.offset import (
-    Expert,
-    FaceWindows,
-    embed_sound,
-    embed_v2,
-    lip_windows,
-    load_expert,
-)
+from experts import offset
+from experts.offset import FaceWindows, SyncNetV2, load_expert
 from media.read import iter_frames
 from media.write import VideoWriter
 from models import create_model
@@ -56,7 +50,7 @@ class BrightnessV2(torch.nn.Module):
         return torch.nn.functional.normalize(x - x.mean(1, keepdim=True))
 
 
-V2 = Expert(BrightnessV2(), "SyncNet_v2", "brightness.model 0123")
+V2 = SyncNetV2(BrightnessV2(), "brightness.model 0123")
 
 
 def write_talk(path, frames=70, shift=0, before=0, seed=0, sound=True, no_face=()):
@@ -92,7 +86,7 @@ def golden_video(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def filled():
-    return Expert(fill(create_model("SyncNet_v2")).eval(), "SyncNet_v2", "filled 0")
+    return SyncNetV2(fill(create_model("SyncNet_v2")).eval(), "filled 0")
 
 
 def test_a_video_scores_as_published_whatever_the_batch(golden_video, filled):
@@ -107,31 +101,32 @@ def test_a_video_scores_as_published_whatever_the_batch(golden_video, filled):
     assert first["lse_d"] == pytest.approx(second["lse_d"], rel=1e-6)
 
 
-def test_embeddings_do_not_depend_on_the_batch():
-    model = fill(create_model("SyncNet_v2", width=0.125)).eval()
+def test_embeddings_do_not_depend_on_the_batch(monkeypatch):
+    expert = SyncNetV2(fill(create_model("SyncNet_v2", width=0.125)).eval(), "")
     frames = np.random.default_rng(0).integers(0, 256, (23, 224, 224, 3), dtype=np.uint8)
     found = []
     for batch_size in (1, 4, 19, 64):
-        windows = lip_windows(model, batch_size)
-        for frame in frames:
-            windows.feed(frame)
-            assert len(windows._frames) < batch_size + 4
-        found.append(windows.flush())
+        found.append(expert.embed_lips(iter(frames), batch_size))  # an iterator of frames will do
         assert found[-1].shape[0] == 19
         np.testing.assert_allclose(found[-1], found[0], rtol=1e-5, atol=1e-4)  # values reach 100
-    wav = np.zeros(30 * FRAME, np.int16)
-    lips, _ = embed_v2(model, iter(frames), wav)  # an iterator of frames will do
-    np.testing.assert_array_equal(lips, found[3][:18])
-    sound = [embed_sound(model, golden["wav"], 25, batch_size) for batch_size in (64, 1, 7)]
+    sound = []
+    for batch_size in (64, 1, 7):
+        monkeypatch.setattr(offset, "BATCH", batch_size)
+        sound.append(expert.embed_sound(golden["wav"], 25))
     np.testing.assert_allclose(sound[1], sound[0], rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(sound[2], sound[0], rtol=1e-5, atol=1e-4)
 
 
 def test_windows_of_every_batch_size_are_each_embedded_once():
+    class Numbers(SyncNetV2):
+        def embed_frames(self, frames):
+            assert 5 <= len(frames) <= batch_size + 4
+            return torch.from_numpy(frames[: len(frames) - 4, 0, 0].astype(float))
+
     numbers = np.arange(30, dtype=np.uint8).reshape(30, 1, 1, 1)
     for batch_size in (1, 2, 3, 26, 40):
         for count in (0, 4, 5, 6, 30):
-            windows = FaceWindows(lambda f: f[: len(f) - 4, 0, 0].astype(float), batch_size)
+            windows = FaceWindows(Numbers(BrightnessV2(), ""), batch_size)
             for number in numbers[:count]:
                 windows.feed(number)
             assert windows.flush().ravel().tolist() == list(range(max(0, count - 4)))
@@ -147,22 +142,28 @@ def test_sound_late_by_k_frames_moves_the_offset_by_k(tmp_path, shift):
     assert list(row) == ["sync_distance", "sync_confidence", "offset"]
 
 
+@pytest.fixture
+def unscaled(monkeypatch):
+    monkeypatch.setitem(face_tracks.DETECTOR_RULES, "square", (1.0, 0.9))
+
+
 @pytest.mark.parametrize("expert", [V2, BRIGHTNESS])
-def test_a_track_is_judged_with_its_own_sound(tmp_path, expert):
+def test_a_track_is_judged_with_its_own_sound(tmp_path, expert, unscaled, monkeypatch):
     video = write_talk(tmp_path / "v.mkv", frames=105, before=20, shift=4)
-    scorer = SyncScorer(expert, "real", MovingSquare(), rules_for("sfd", det_scale=1.0))
+    scorer = SyncScorer(expert, "real", MovingSquare())
     (row,) = scorer.score_video(video)
     assert (row["track"], row["first_frame"], row["frames"], row["offset"]) == (0, 20, 105, -4)
     assert tuple(row) == scorer.columns
+    monkeypatch.setattr(face_tracks, "MIN_TRACK", 110)
     with pytest.raises(InputError, match="no face track: none with more than 110 frames"):
-        rules = rules_for("sfd", min_track=110)
-        SyncScorer(expert, "real", MovingSquare(), rules).score_video(video)
+        scorer.score_video(video)
 
 
-def test_a_track_beyond_the_sound_has_a_row_without_scores(tmp_path):
+def test_a_track_beyond_the_sound_has_a_row_without_scores(tmp_path, unscaled, monkeypatch):
     video = write_talk(tmp_path / "v.mkv", frames=130, no_face=range(60, 70))
-    rules = rules_for("sfd", min_track=40, max_missed=3, det_scale=1.0)
-    scorer = SyncScorer(V2, "real", MovingSquare(), rules)
+    monkeypatch.setattr(face_tracks, "MIN_TRACK", 40)
+    monkeypatch.setattr(face_tracks, "MAX_MISSED", 3)
+    scorer = SyncScorer(V2, "real", MovingSquare())
     sound = tmp_path / "short.wav"
     save_wav(np.random.default_rng(0).standard_normal(60 * FRAME) / 10, sound)
     first, second = scorer.score_video(video, sound)
@@ -202,7 +203,7 @@ def test_what_cannot_be_scored_is_kept_with_the_reason(tmp_path):
     for key, words in {"1": "no audio track", "2": "no face in frame 33", "3": "too short",
                        "4": "cannot be decoded", "5": "not found"}.items():  # fmt: skip
         assert words in reasons[key]
-    with pytest.raises(InputError, match="no SyncNet window"):
+    with pytest.raises(InputError, match="too short for an offset: 1 windows"):
         SyncScorer(V2).score_video(write_talk(tmp_path / "tiny.mkv", 5))
     assert not any("lse" in path.read_text() for path in (tmp_path / "out").iterdir())
 
@@ -269,19 +270,20 @@ def test_wrong_weights_are_refused(tmp_path, golden_video):
     v2 = save_model(tmp_path / "v2.model", "SyncNet_v2")
     with pytest.raises(InputError, match="v2.model is a SyncNet_v2: give it as --syncnet_weights"):
         main(parse([*arguments, "--expert", str(v2)]))
-    with pytest.raises(InputError, match="median_width must be odd"):
-        main(parse([*arguments, "--syncnet_weights", str(v2), "--median_width", "4"]))
     assert not (tmp_path / "out").exists()
 
 
-def test_our_own_expert_scores_synthetic_talk_in_both_protocols(tmp_path, synthetic_root, capsys):
+def test_our_own_expert_scores_synthetic_talk_in_both_protocols(
+    tmp_path, synthetic_root, capsys, monkeypatch
+):
+    monkeypatch.setattr(face_tracks, "MIN_TRACK", 40)
+    monkeypatch.setattr(face_tracks, "MIN_FACE", 50)
     expert = save_model(tmp_path / "expert.pth", "SyncNet_color")
     video = synthetic_root / "mvlrs_v1/main/s0000/00001.mp4"
     for protocol in ("lrs", "real"):
         code = main(get_args_parser().parse_args([
             "--videos", str(video), "--protocol", protocol, "--out", str(tmp_path / "out"),
             "--expert", str(expert), "--device", "cpu", "--detector", "centerface",
-            "--min_track", "40", "--min_face_size", "50",
         ]))  # fmt: skip
         assert code == 0
         with open(tmp_path / "out" / f"sync_{protocol}.csv", newline="") as file:

@@ -9,7 +9,7 @@ import torch
 
 from audio import load_wav, melspectrogram, save_wav
 from errors import InputError
-from experts.offset import Expert, clip_offset
+from experts.offset import ColorExpert, clip_offset
 from hparams import HParams
 from preparation import sync
 from preparation.sync import correct_root, delayed, undo_root, write_mel
@@ -40,7 +40,7 @@ class BrightnessExpert(torch.nn.Module):
         return torch.nn.functional.normalize(x - x.mean(1, keepdim=True))  # (B, 5)
 
 
-EXPERT = Expert(BrightnessExpert(), "SyncNet_color", "brightness.pth 0123")
+EXPERT = ColorExpert(BrightnessExpert(), "brightness.pth 0123")
 
 
 def write_clip(folder, frames=60, shift=0, seed=0, wrong_sound=False, missing=()):
@@ -176,7 +176,7 @@ def test_judged_clips_are_not_judged_again_and_may_be_decided_anew(root, expert,
     np.testing.assert_array_equal(np.load(root / "a/late/mel.npy"), same_as_wav)
     assert correct(root) == first
     assert "a/late" not in judged
-    other = Expert(EXPERT.model, EXPERT.kind, "other.pth 4567")
+    other = ColorExpert(EXPERT.model, "other.pth 4567")
     monkeypatch.setattr(sync, "load_expert", lambda path, device: other)
     correct(root)
     assert "a/late" in judged and read_sync(root / "a/late")["expert"] == other.label

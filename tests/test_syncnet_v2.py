@@ -9,7 +9,7 @@ from fill import fill
 
 from audio import load_wav
 from errors import InputError
-from experts.offset import clip_offset, embed_v2, load_expert, lse, window_count
+from experts.offset import SyncNetV2, clip_offset, load_expert, offset_of, slide
 from hparams import HParams
 from models import create_model
 from models.syncnet_v2 import mfcc, mfcc_windows
@@ -32,18 +32,18 @@ def test_mfcc_meets_the_golden_values_and_windows_begin_every_four_columns():
 
 
 def test_lse_meets_the_golden_scores():
-    model = fill(create_model("SyncNet_v2")).eval()
+    expert = SyncNetV2(fill(create_model("SyncNet_v2")).eval(), "")
     frames = int(golden["T"]), 224, 224, 3
     rng = np.random.default_rng(int(golden["seed"]))
     frames = rng.integers(0, 256, frames, dtype=np.uint8)
-    lips, audio = embed_v2(model, frames, golden["wav"], batch_size=10)
-    assert lips.shape == audio.shape == (25, 1024)
+    lips = expert.embed_lips(frames, batch_size=10)
+    assert lips.shape == (26, 1024) and expert.embed_sound(golden["wav"], 25).shape == (25, 1024)
     for vshift in (10, 15):
         offset, confidence, distance = golden[f"vshift{vshift}"]
-        found = lse(lips, audio, vshift)
-        assert found[0] == offset
-        assert found[1] == pytest.approx(confidence, abs=2e-3)  # a difference of two numbers ~1000
-        assert found[2] == pytest.approx(distance, rel=1e-5)
+        found = expert.offset(lips, golden["wav"], vshift, whole=True)
+        assert found.offset == offset  # below: a difference of two numbers ~1000
+        assert found.confidence == pytest.approx(confidence, abs=2e-3)
+        assert found.distance == pytest.approx(distance, rel=1e-5)
 
 
 def test_a_long_input_gives_what_its_windows_give():
@@ -56,6 +56,11 @@ def test_a_long_input_gives_what_its_windows_give():
         reverse = model.forward_lip(frames.flip(2))
     torch.testing.assert_close(whole, single, atol=1e-3, rtol=1e-4)  # values reach 100
     torch.testing.assert_close(both, torch.cat([whole, reverse]), atol=1e-3, rtol=1e-4)
+
+
+def lse(lips, sound, vshift=15):
+    found = offset_of(slide(lips, sound, 0, vshift, published=True))
+    return found.offset, found.confidence, found.distance
 
 
 @pytest.mark.parametrize("shift", [-15, -4, 0, 7])
@@ -80,10 +85,12 @@ def test_the_end_is_padded_with_zeros_as_released():
 
 
 def test_too_little_is_refused():
-    assert window_count(75, 75 * 640 - 1) == 69
-    model = create_model("SyncNet_v2", width=0.125).eval()
-    with pytest.raises(InputError, match="no SyncNet window"):
-        embed_v2(model, np.zeros((5, 224, 224, 3), np.uint8), np.zeros(9000, np.int16))
+    expert = SyncNetV2(create_model("SyncNet_v2", width=0.125).eval(), "")
+    assert expert.hears(75 * 640 - 1) == 69  # one window fewer than there are, as released
+    lips = expert.embed_lips(np.zeros((5, 224, 224, 3), np.uint8))
+    for few in (lips, lips[:0], expert.embed_lips([])):
+        with pytest.raises(InputError, match="too short for an offset"):
+            expert.offset(few, np.zeros(9000, np.int16), whole=True)
 
 
 def test_both_kinds_of_expert_are_told_apart(tmp_path, preprocessed_root):
@@ -101,8 +108,8 @@ def test_both_kinds_of_expert_are_told_apart(tmp_path, preprocessed_root):
     assert len(paths) == 50  # no gap: the scores are those of the whole clip, as released
     frames = np.stack([cv2.resize(cv2.imread(str(path)), (224, 224)) for path in paths])
     wav = np.round(load_wav(f"{folder}/audio.wav") * 32768).astype(np.int16)
-    published = lse(*embed_v2(expert.model, frames, wav))
-    assert (found.offset, found.confidence, found.distance) == pytest.approx(published, abs=1e-3)
+    whole = expert.offset(expert.embed_lips(frames), wav, whole=True)
+    np.testing.assert_allclose(found.curve, whole.curve, atol=1e-3)
 
 
 def test_released_syncnet_v2_file_is_a_bare_state_dict(tmp_path):
