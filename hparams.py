@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import difflib
 import os
+import re
 from dataclasses import dataclass
 
 from errors import InputError, require_file
@@ -142,6 +143,7 @@ CHOICES = {
     "img_size": (96, 192, 288, 384),
     "model": GENERATORS,
 }
+SHIFTED = re.compile(r"(\S|\S.*\S)\s+([+-]\d{1,4})")  # a line of a filelist
 
 
 def load_hparams(
@@ -286,16 +288,40 @@ def get_image_list(
     data_root: str | os.PathLike, split: str, filelists: str | os.PathLike = "filelists"
 ) -> list[str]:
     """Folders `<data_root>/<dir>/<video>` of the split's filelist `filelists/<split>.txt`."""
+    return [folder for folder, _ in read_split(data_root, split, filelists)]
+
+
+def read_split(
+    data_root: str | os.PathLike, split: str, filelists: str | os.PathLike = "filelists"
+) -> list[tuple[str, int]]:
+    """(folder, shift) of the clips of a split; see read_entries."""
     path = require_file(os.path.join(filelists, f"{split}.txt"), f"filelist of the split {split!r}")
-    names = read_filelist(path)
-    if not names:
+    entries = read_entries(path, data_root)
+    if not entries:
         raise InputError(f"filelist {path} names no clip")
-    return [os.path.join(data_root, name) for name in names]
+    return [(os.path.join(data_root, name), shift) for name, shift in entries]
 
 
 def read_filelist(path: str | os.PathLike) -> list[str]:
-    """The names in a filelist: one `dir/video` a line; what follows a space is ignored, as in
-    LRS2's own lists.
+    """The names in a filelist."""
+    return [name for name, _ in read_entries(path)]
+
+
+def read_entries(
+    path: str | os.PathLike, data_root: str | os.PathLike = ""
+) -> list[tuple[str, int]]:
+    """(name, shift) of a filelist's lines: `dir/video`, or `dir/video +3` where the clip's sound is
+    to be delayed by 3 frames (preparation/sync.py writes these).
+
+    What else follows a space is ignored, as in LRS2's own lists, unless it belongs to the name of a
+    folder below data_root.
     """
+    entries = []
     with open(path, encoding="utf-8", errors="replace") as file:
-        return [line.split()[0] for line in file if line.strip()]
+        for line in filter(None, map(str.strip, file)):
+            found = SHIFTED.fullmatch(line)
+            name, shift = (found[1], int(found[2])) if found else (line, 0)
+            if len(name.split()) > 1 and not os.path.isdir(os.path.join(data_root, name)):
+                name = name.split()[0]
+            entries.append((name, shift))
+    return entries
