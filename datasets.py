@@ -21,6 +21,7 @@ from corpus.clips import Clip, index_clip, open_mel
 from errors import InputError
 from hparams import HParams, read_split
 
+NEAR = 3  # frames; windows of a clip that are no further apart are hard to tell
 MAX_BAD_CLIPS = 50  # clips with something unreadable that a run puts up with
 
 logger = logging.getLogger(__name__)
@@ -271,7 +272,7 @@ class SyncNetContrastiveDataset(SyncNetDataset):
         return clip
 
     def sample(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        starts = rng.choice(clip.usable, self.hp.contrastive_windows, replace=False)
+        starts = self._starts(clip, rng)
         jitter = self._jitter(rng)  # one: else it would tell a clip's windows apart
         windows = [self.lower_halves(clip, int(start), jitter) for start in starts]
         return {
@@ -279,6 +280,19 @@ class SyncNetContrastiveDataset(SyncNetDataset):
             "mel": self._mels(clip, starts, jitter),
             "start": torch.from_numpy(starts.astype(np.int64)),
         }
+
+    def _starts(self, clip: Clip, rng: np.random.Generator) -> np.ndarray:
+        """Different windows (P,) of a clip, the last hp.contrastive_near of them 1 to 3 frames from
+        an earlier one where the clip has such: the wrong sounds that are hardest to tell.
+        """
+        count, near = self.hp.contrastive_windows, self.hp.contrastive_near
+        starts = rng.choice(clip.usable, count, replace=False)
+        for place in range(max(1, count - near), count):
+            others = np.delete(starts, place)
+            gap = np.abs(clip.usable - starts[place - max(1, count - near)])
+            free = clip.usable[(gap >= 1) & (gap <= NEAR) & ~np.isin(clip.usable, others)]
+            starts[place] = rng.choice(free) if len(free) else starts[place]
+        return starts
 
 
 class Wav2LipDataset(WindowDataset):

@@ -98,6 +98,7 @@ class HParams:
     syncnet_checkpoint_interval: int = 10000
     syncnet_loss: str = "bce"  # or "contrastive": over all pairs of a batch, see models/syncnet.py
     contrastive_windows: int = 4  # windows of each clip in a contrastive batch
+    contrastive_near: int = 0  # so many of them lie 1 to 3 frames from another: hard negatives
     contrastive_temperature: float = 0.07
     contrastive_bce: float = 1.0  # weight of the released loss beside the contrastive one
     expert_batch_stats: bool = (
@@ -121,8 +122,8 @@ FIELDS = {field.name: type(field.default) for field in dataclasses.fields(HParam
 RANGES = {  # smallest allowed values
     **dict.fromkeys(
         ("nsteps", "nepochs", "eval_windows", "warmup_steps", "keep_checkpoints", "num_workers",
-         "clip_grad", "ema", "syncnet_wt_ramp", "contrastive_bce", "mask_wt", "mask_smooth_wt",
-         "seed", "reference_dropout", "reference_gap", "mouth_wt", "initial_learning_rate",
+         "clip_grad", "ema", "syncnet_wt_ramp", "contrastive_bce", "contrastive_near", "mask_wt",
+         "mask_smooth_wt", "seed", "reference_dropout", "reference_gap", "mouth_wt", "initial_learning_rate",
          "syncnet_lr", "disc_initial_learning_rate"), 0
     ),
     **dict.fromkeys(
