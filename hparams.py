@@ -123,8 +123,8 @@ RANGES = {  # smallest allowed values
     **dict.fromkeys(
         ("nsteps", "nepochs", "eval_windows", "warmup_steps", "keep_checkpoints", "num_workers",
          "clip_grad", "ema", "syncnet_wt_ramp", "contrastive_bce", "contrastive_near", "mask_wt",
-         "mask_smooth_wt", "seed", "reference_dropout", "reference_gap", "mouth_wt", "initial_learning_rate",
-         "syncnet_lr", "disc_initial_learning_rate"), 0
+         "mask_smooth_wt", "seed", "reference_dropout", "reference_gap", "mouth_wt",
+         "initial_learning_rate", "syncnet_lr", "disc_initial_learning_rate"), 0
     ),
     **dict.fromkeys(
         ("fps", "batch_size", "syncnet_batch_size", "hop_size", "num_mels", "checkpoint_interval",
