@@ -19,8 +19,9 @@ import torch
 from audio import crop_audio_window
 from corpus.clips import Clip, index_clip, open_mel
 from errors import InputError
-from hparams import HParams, get_image_list
+from hparams import HParams, read_split
 
+NEAR = 3  # frames; windows of a clip that are no further apart are hard to tell
 MAX_BAD_CLIPS = 50  # clips with something unreadable that a run puts up with
 
 logger = logging.getLogger(__name__)
@@ -134,11 +135,11 @@ class WindowDataset(torch.utils.data.Dataset):
         from concurrent.futures import ThreadPoolExecutor
 
         self.hp, self.split = hp, split
-        folders = get_image_list(data_root, split, filelists)
+        folders, shifts = zip(*read_split(data_root, split, filelists), strict=True)
         with ThreadPoolExecutor(
             16
         ) as pool:  # the index waits for the file system, not for the processor
-            found = list(pool.map(self.index, folders))
+            found = list(pool.map(self.index, folders, shifts))
         self.clips = [clip for clip in found if isinstance(clip, Clip)]
         self.unusable = Counter(reason for reason in found if isinstance(reason, str))
         reasons = ", ".join(
@@ -196,9 +197,9 @@ class WindowDataset(torch.utils.data.Dataset):
             self._bad[index] = True
             logger.warning("%s: bad clip %s", self.split, reason)
 
-    def index(self, folder: str) -> Clip | str:
+    def index(self, folder: str, shift: int = 0) -> Clip | str:
         """The clip in `folder`, or the reason why it is of no use here."""
-        return index_clip(folder, self.hp, self.individual_mels)
+        return index_clip(folder, self.hp, self.individual_mels, shift)
 
     def sample(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         raise NotImplementedError
@@ -249,7 +250,8 @@ class SyncNetDataset(WindowDataset):
         hp = self.hp
         mel = open_mel(clip.folder, hp.num_mels)
         windows = [
-            crop_audio_window(mel, start, hp.fps, hp.syncnet_mel_step_size) for start in starts
+            crop_audio_window(mel, start - clip.shift, hp.fps, hp.syncnet_mel_step_size)
+            for start in starts
         ]
         mels = np.stack(windows).transpose(0, 2, 1)
         return mel_tensor(jitter.mels(mels) if jitter else mels)[:, None]
@@ -263,14 +265,14 @@ class SyncNetContrastiveDataset(SyncNetDataset):
     with which they begin, all different. Clips with fewer usable windows are left out.
     """
 
-    def index(self, folder: str) -> Clip | str:
-        clip = super().index(folder)
+    def index(self, folder: str, shift: int = 0) -> Clip | str:
+        clip = super().index(folder, shift)
         if isinstance(clip, Clip) and len(clip.usable) < self.hp.contrastive_windows:
             return f"fewer than contrastive_windows = {self.hp.contrastive_windows} windows"
         return clip
 
     def sample(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        starts = rng.choice(clip.usable, self.hp.contrastive_windows, replace=False)
+        starts = self._starts(clip, rng)
         jitter = self._jitter(rng)  # one: else it would tell a clip's windows apart
         windows = [self.lower_halves(clip, int(start), jitter) for start in starts]
         return {
@@ -278,6 +280,19 @@ class SyncNetContrastiveDataset(SyncNetDataset):
             "mel": self._mels(clip, starts, jitter),
             "start": torch.from_numpy(starts.astype(np.int64)),
         }
+
+    def _starts(self, clip: Clip, rng: np.random.Generator) -> np.ndarray:
+        """Different windows (P,) of a clip, the last hp.contrastive_near of them 1 to 3 frames from
+        an earlier one where the clip has such: the wrong sounds that are hardest to tell.
+        """
+        count, near = self.hp.contrastive_windows, self.hp.contrastive_near
+        starts = rng.choice(clip.usable, count, replace=False)
+        for place in range(max(1, count - near), count):
+            others = np.delete(starts, place)
+            gap = np.abs(clip.usable - starts[place - max(1, count - near)])
+            free = clip.usable[(gap >= 1) & (gap <= NEAR) & ~np.isin(clip.usable, others)]
+            starts[place] = rng.choice(free) if len(free) else starts[place]
+        return starts
 
 
 class Wav2LipDataset(WindowDataset):
@@ -295,10 +310,11 @@ class Wav2LipDataset(WindowDataset):
         hp = self.hp
         start, other = self._choose(clip, rng, max(1, hp.reference_gap))
         mel = open_mel(clip.folder, hp.num_mels)
+        heard = start - clip.shift
         indiv_mels = get_segmented_mels(
-            mel, start, hp.syncnet_T, hp.fps, hp.syncnet_mel_step_size
+            mel, heard, hp.syncnet_T, hp.fps, hp.syncnet_mel_step_size
         )  # (5, 16, 80)
-        sync_mel = crop_audio_window(mel, start, hp.fps, hp.syncnet_mel_step_size)  # (16, 80)
+        sync_mel = crop_audio_window(mel, heard, hp.fps, hp.syncnet_mel_step_size)  # (16, 80)
         target, reference = clip.read(start, hp.syncnet_T), clip.read(other, hp.syncnet_T)
         mels, sync_mel = indiv_mels.transpose(0, 2, 1), sync_mel.T
         jitter = self._jitter(rng)

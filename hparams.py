@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import difflib
 import os
+import re
 from dataclasses import dataclass
 
 from errors import InputError, require_file
@@ -97,6 +98,7 @@ class HParams:
     syncnet_checkpoint_interval: int = 10000
     syncnet_loss: str = "bce"  # or "contrastive": over all pairs of a batch, see models/syncnet.py
     contrastive_windows: int = 4  # windows of each clip in a contrastive batch
+    contrastive_near: int = 0  # so many of them lie 1 to 3 frames from another: hard negatives
     contrastive_temperature: float = 0.07
     contrastive_bce: float = 1.0  # weight of the released loss beside the contrastive one
     expert_batch_stats: bool = (
@@ -120,9 +122,9 @@ FIELDS = {field.name: type(field.default) for field in dataclasses.fields(HParam
 RANGES = {  # smallest allowed values
     **dict.fromkeys(
         ("nsteps", "nepochs", "eval_windows", "warmup_steps", "keep_checkpoints", "num_workers",
-         "clip_grad", "ema", "syncnet_wt_ramp", "contrastive_bce", "mask_wt", "mask_smooth_wt",
-         "seed", "reference_dropout", "reference_gap", "mouth_wt", "initial_learning_rate",
-         "syncnet_lr", "disc_initial_learning_rate"), 0
+         "clip_grad", "ema", "syncnet_wt_ramp", "contrastive_bce", "contrastive_near", "mask_wt",
+         "mask_smooth_wt", "seed", "reference_dropout", "reference_gap", "mouth_wt",
+         "initial_learning_rate", "syncnet_lr", "disc_initial_learning_rate"), 0
     ),
     **dict.fromkeys(
         ("fps", "batch_size", "syncnet_batch_size", "hop_size", "num_mels", "checkpoint_interval",
@@ -142,6 +144,7 @@ CHOICES = {
     "img_size": (96, 192, 288, 384),
     "model": GENERATORS,
 }
+SHIFTED = re.compile(r"(\S|\S.*\S)\s+([+-]\d{1,4})")  # a line of a filelist
 
 
 def load_hparams(
@@ -286,16 +289,40 @@ def get_image_list(
     data_root: str | os.PathLike, split: str, filelists: str | os.PathLike = "filelists"
 ) -> list[str]:
     """Folders `<data_root>/<dir>/<video>` of the split's filelist `filelists/<split>.txt`."""
+    return [folder for folder, _ in read_split(data_root, split, filelists)]
+
+
+def read_split(
+    data_root: str | os.PathLike, split: str, filelists: str | os.PathLike = "filelists"
+) -> list[tuple[str, int]]:
+    """(folder, shift) of the clips of a split; see read_entries."""
     path = require_file(os.path.join(filelists, f"{split}.txt"), f"filelist of the split {split!r}")
-    names = read_filelist(path)
-    if not names:
+    entries = read_entries(path, data_root)
+    if not entries:
         raise InputError(f"filelist {path} names no clip")
-    return [os.path.join(data_root, name) for name in names]
+    return [(os.path.join(data_root, name), shift) for name, shift in entries]
 
 
 def read_filelist(path: str | os.PathLike) -> list[str]:
-    """The names in a filelist: one `dir/video` a line; what follows a space is ignored, as in
-    LRS2's own lists.
+    """The names in a filelist."""
+    return [name for name, _ in read_entries(path)]
+
+
+def read_entries(
+    path: str | os.PathLike, data_root: str | os.PathLike = ""
+) -> list[tuple[str, int]]:
+    """(name, shift) of a filelist's lines: `dir/video`, or `dir/video +3` where the clip's sound is
+    to be delayed by 3 frames (preparation/sync.py writes these).
+
+    What else follows a space is ignored, as in LRS2's own lists, unless it belongs to the name of a
+    folder below data_root.
     """
+    entries = []
     with open(path, encoding="utf-8", errors="replace") as file:
-        return [line.split()[0] for line in file if line.strip()]
+        for line in filter(None, map(str.strip, file)):
+            found = SHIFTED.fullmatch(line)
+            name, shift = (found[1], int(found[2])) if found else (line, 0)
+            if len(name.split()) > 1 and not os.path.isdir(os.path.join(data_root, name)):
+                name = name.split()[0]
+            entries.append((name, shift))
+    return entries

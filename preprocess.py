@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from errors import InputError, run_cli
+from errors import InputError, require_file, run_cli
 from face_detection import DETECTORS
 from face_detection.arguments import add_detector_arguments, detector_options
 
@@ -80,8 +80,8 @@ def _add_root_arguments(group) -> None:
     add("--filelists", metavar="DIR", help="filelists; default <preprocessed_root>/filelists")
     add("--seed", type=int, default=0, help="of --make_filelists; default %(default)s")
     add("--correct_sync", action="store_true",
-        help="with --expert: shift the sound of clips that are out of sync, drop the hopeless")
-    add("--undo_sync", action="store_true", help="take all shifts back")
+        help="with --expert: write filelists that shift the sound of clips which are out of sync "
+        "and leave out the hopeless; undone by training with the old ones")
     add("--expert", metavar="CHECKPOINT", help="lip-sync expert: ours, or syncnet_v2.model")
     add("--max_offset", type=int, default=15, metavar="FRAMES",
         help="clips that are further out of sync are dropped; default %(default)s")
@@ -99,11 +99,15 @@ def main(args: argparse.Namespace) -> int:
     """Everything asked for, in the order in which the steps build on each other."""
     if args.filelists is None:
         args.filelists = os.path.join(args.preprocessed_root, "filelists")
+    elif not (args.make_filelists or os.path.isdir(args.filelists)):
+        raise InputError(f"--filelists is not a folder: {args.filelists}")
+    if args.expert:
+        require_file(args.expert, "--expert")
     _check(args)
     failed = preprocess(args) if args.data_root else 0
     if args.make_filelists:
         make_filelists(args)
-    if args.undo_sync or args.correct_sync:
+    if args.correct_sync:
         correct_sync(args)
     if args.doctor:
         examine(args)
@@ -113,7 +117,7 @@ def main(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     from corpus.listing import parse_shard, parse_shares
 
-    steps = ("data_root", "make_filelists", "undo_sync", "correct_sync", "doctor")
+    steps = ("data_root", "make_filelists", "correct_sync", "doctor")
     if not any(getattr(args, step) for step in steps):
         raise InputError(f"nothing to do: give one of {', '.join('--' + step for step in steps)}")
     if min(args.batch_size, args.workers, args.workers_per_gpu) < 1 or (args.ngpu or 0) < 0:
@@ -217,25 +221,21 @@ def make_filelists(args: argparse.Namespace) -> None:
 
 
 def correct_sync(args: argparse.Namespace) -> None:
-    """Sounds shifted as an expert says, or all of them put back."""
+    """Filelists of the clips that an expert keeps, with the shift of each one's sound."""
     from hparams import HParams
     from models.device import select_device
-    from preparation.sync import correct_root, undo_root
+    from preparation.sync import correct_root
 
-    if args.undo_sync:
-        undo_root(args.preprocessed_root)
-    if args.correct_sync:
-        lists = args.filelists if os.path.isdir(args.filelists) else None
-        correct_root(
-            args.preprocessed_root,
-            args.expert,
-            lists,
-            (lists or os.path.join(args.preprocessed_root, "filelists")) + "_synced",
-            args.max_offset,
-            args.min_confidence,
-            select_device(args.device),
-            HParams(),
-        )
+    correct_root(
+        args.preprocessed_root,
+        args.expert,
+        args.filelists if os.path.isdir(args.filelists) else None,
+        os.path.normpath(args.filelists) + "_synced",
+        args.max_offset,
+        args.min_confidence,
+        select_device(args.device),
+        HParams(),
+    )
 
 
 def examine(args: argparse.Namespace) -> None:

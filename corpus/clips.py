@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tokenize
@@ -107,6 +108,7 @@ class Clip:
     usable: np.ndarray  # (U,) frame numbers, a subset of those
     img_size: int
     reduction: int  # of its JPEGs in decoding
+    shift: int = 0  # frames by which its sound is delayed: frame f hears what mel.npy has at f - s
 
     def frame_path(self, frame: int) -> str:
         return os.path.join(self.folder, f"{frame}.jpg")
@@ -120,9 +122,9 @@ class Clip:
         return np.ascontiguousarray(window[:, top:])
 
 
-def index_clip(folder: str, hp: HParams, individual_mels: bool) -> Clip | str:
+def index_clip(folder: str, hp: HParams, individual_mels: bool, shift: int = 0) -> Clip | str:
     """The clip in `folder`, or the reason why it holds no window. `individual_mels`: the
-    generator's stricter rule.
+    generator's stricter rule. shift: as its filelist has it.
     """
     try:
         names = os.listdir(folder)
@@ -135,11 +137,24 @@ def index_clip(folder: str, hp: HParams, individual_mels: bool) -> Clip | str:
         rows = len(open_mel(folder, hp.num_mels))
     except (OSError, ValueError):
         return "mel.npy missing or damaged"
-    starts, usable = _windows(frames, rows, hp, individual_mels)
-    if len(starts) < 2 or not len(usable):
+    starts, heard = _windows(frames - shift, rows, hp, individual_mels)
+    if len(starts) < 2 or not len(heard):
         return "no five consecutive crops with complete audio"
     reduction = choose_reduction(os.path.join(folder, f"{frames[0]}.jpg"), hp.img_size)
-    return Clip(folder, frames, starts, usable, hp.img_size, reduction)
+    return Clip(folder, frames, starts + shift, heard + shift, hp.img_size, reduction, shift)
+
+
+def read_record(folder: str | os.PathLike) -> dict:
+    """What preprocess.py wrote about a clip: its clip.json; ValueError where that is none."""
+    path = os.path.join(folder, "clip.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            record = json.load(file)
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deep") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is not a clip's record")
+    return record
 
 
 def list_crops(names: Sequence[str]) -> np.ndarray:
@@ -150,14 +165,15 @@ def list_crops(names: Sequence[str]) -> np.ndarray:
 def _windows(
     frames: np.ndarray, rows: int, hp: HParams, individual_mels: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The starts and the usable starts of a clip with these crops and so many mel rows."""
+    """The starts and the usable starts of a clip with these crops and so many mel rows, all in
+    frames of its sound: negative before that begins.
+    """
     reach = hp.syncnet_T - 1
     starts = frames[: -reach or None][frames[reach:] - frames[: len(frames) - reach] == reach]
-    needed = _rows_needed(starts, hp)
-    if individual_mels:  # the last frame's own window begins one frame before it
-        needed = np.maximum(needed, _rows_needed(starts + reach - 1, hp))
-        needed = np.where(starts == 0, np.inf, needed)
-    return starts, starts[needed <= rows]
+    needed, first = _rows_needed(starts, hp), 0
+    if individual_mels:  # a frame's own window begins one frame before it
+        needed, first = np.maximum(needed, _rows_needed(starts + reach - 1, hp)), 1
+    return starts, starts[(needed <= rows) & (starts >= first)]
 
 
 def _rows_needed(starts: np.ndarray, hp: HParams) -> np.ndarray:

@@ -12,7 +12,6 @@ is measured on the pixels of the generated and of the true frames by one functio
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -43,6 +42,7 @@ class DemoClip:
 
 def load_clips(data_root: str, preprocessed_root: str) -> list[DemoClip]:
     """The clips of the test split, measured; InputError where one is missing."""
+    from corpus.clips import read_record
     from evaluation.mouth import mouth_openings
     from hparams import get_image_list
 
@@ -51,8 +51,7 @@ def load_clips(data_root: str, preprocessed_root: str) -> list[DemoClip]:
         name = os.path.relpath(folder, preprocessed_root)
         video = os.path.join(data_root, "mvlrs_v1", "main", f"{name}.mp4")
         try:
-            with open(os.path.join(folder, "clip.json"), encoding="utf-8") as file:
-                boxes = json.load(file)["boxes"]
+            boxes = read_record(folder)["boxes"]
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{folder} is not a preprocessed clip ({error})") from error
         clips.append(DemoClip(name, video, boxes, mouth_openings(video, boxes)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import os
 import shlex
 import sys
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from corpus.clips import Clip, index_clip, open_mel
+from corpus.clips import Clip, index_clip, open_mel, read_record
 from corpus.listing import SPLITS, clip_groups, find_clips
 from errors import InputError
 from experts.offset import Expert, clip_offset, load_expert
@@ -30,7 +29,7 @@ from face_detection.base import Box
 from face_detection.shots import overlap
 from hparams import HParams, read_filelist
 from media.files import replacing, write_json
-from preparation.sync import MIN_CONFIDENCE
+from preparation.sync import MIN_CONFIDENCE, known_sync
 
 LEVELS = ("stop", "warn", "note")
 DO = "python preprocess.py --preprocessed_root {root}"
@@ -208,8 +207,7 @@ def examine(
         done = pool.map(lambda name: measure_clip(preprocessed_root, name, hp), chosen)
         bar = tqdm(done, total=len(chosen), unit="clip", disable=not sys.stderr.isatty())
         clips = list(bar)
-    if judge:
-        ask_expert(preprocessed_root, clips, judge, hp)
+    ask_expert(preprocessed_root, clips, judge, hp, known_sync(filelists) if filelists else {})
     summary = summarise(clips, groups, filelists, bool(speaker_pattern))
     findings = find(clips, summary, preprocessed_root, expert)
     report = {"root": preprocessed_root, "verdict": verdict(findings), "findings": findings}
@@ -264,21 +262,8 @@ def measure_clip(root: str, name: str, hp: HParams) -> dict:
 
 
 def _read_record(clip: dict, folder: str) -> dict:
-    with open(os.path.join(folder, "clip.json"), encoding="utf-8") as file:
-        record = json.load(file)
-    if not isinstance(record, dict):
-        raise ValueError("not an object")
+    record = read_record(folder)
     clip["fps"] = _number(record, "fps")
-    sync = record.get("sync")  # what an earlier --correct_sync wrote (preparation/sync.py)
-    if isinstance(sync, dict) and {type(sync.get(k)) for k in ("offset", "shift")} == {int}:
-        clip["sync"] = {
-            "offset": sync["offset"],
-            "confidence": _number(sync, "confidence") or 0.0,
-            "shift": sync["shift"],
-            "kept": sync.get("kept") is not False,
-            "expert": str(sync.get("expert"))[:80],
-        }
-        _judge(clip)
     return record
 
 
@@ -376,14 +361,25 @@ def _measure_pictures(clip: dict, folder: str, found: Clip) -> None:
     clip["change"] = float(np.abs(np.diff(np.float32(small), axis=0)).mean())
 
 
-def ask_expert(root: str, clips: Sequence[dict], expert: Expert, hp: HParams) -> None:
-    """Each clip's sync as this expert sees it; what it has judged before is believed."""
+def ask_expert(
+    root: str, clips: Sequence[dict], expert: Expert | None, hp: HParams, known: dict[str, dict]
+) -> None:
+    """Each clip's sync as this expert sees it, or as it is known from a correction
+    (preparation/sync.py); what the expert has judged before is believed.
+    """
     from tqdm import tqdm
 
     def ask(clip: dict) -> None:
-        before = clip.pop("sync", {"shift": 0, "kept": True})
-        clip.pop("sure", None), clip.pop("offset", None)
-        if before.get("expert") != expert.label:
+        before = {"shift": 0, "kept": True} | known.get(clip["name"], {})
+        before = {
+            key: before.get(key) for key in ("offset", "confidence", "shift", "kept", "expert")
+        }
+        if expert is None:
+            if before["offset"] is not None:
+                clip["sync"] = before
+                _judge(clip)
+            return
+        if before["expert"] != expert.label:
             try:
                 found = clip_offset(expert, os.path.join(root, clip["name"]), hp)
             except (InputError, OSError, ValueError) as error:
@@ -394,13 +390,10 @@ def ask_expert(root: str, clips: Sequence[dict], expert: Expert, hp: HParams) ->
         clip["sync"] = before | {"expert": expert.label}
         _judge(clip, MIN_CONFIDENCE[expert.kind])
 
-    for clip in clips:
-        if not clip["windows"]:
-            clip.pop("sync", None)
     todo = [clip for clip in clips if clip["windows"]]
-    kind = next(expert.model.parameters()).device.type
     # on a GPU, threads decode while it computes
-    with ThreadPoolExecutor(1 if kind == "cpu" else min(8, os.cpu_count() or 1)) as pool:
+    on_gpu = expert is not None and expert.device.type != "cpu"
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1) if on_gpu else 1) as pool:
         jobs = pool.map(ask, todo)
         list(tqdm(jobs, "expert", len(todo), unit="clip", disable=not sys.stderr.isatty()))
 

@@ -64,6 +64,25 @@ def test_clips_with_too_few_windows_are_left_out_of_the_contrastive_set(root):
     assert data.unusable == {"fewer than contrastive_windows = 9 windows": 1}
 
 
+def test_near_windows_are_drawn_where_they_are_asked_for(root):
+    def starts(windows, near):
+        hp = HParams(num_workers=0, contrastive_windows=windows, contrastive_near=near)
+        data = SyncNetContrastiveDataset(str(root / "data"), "train", hp, str(root))
+        return [data[epoch, 0]["start"].tolist() for epoch in range(30)]
+
+    for windows, near in ((6, 3), (4, 1), (3, 9), (26, 25)):  # 26: all that the clip has
+        gaps = set()
+        for drawn in starts(windows, near):
+            assert len(set(drawn)) == windows
+            for place in range(max(1, windows - near), windows):
+                gap = min(abs(drawn[place] - other) for other in drawn[:place])
+                gaps.add(gap)
+        assert windows == 26 or gaps == {1, 2, 3}
+    plain = starts(4, 0)
+    rng = np.random.default_rng((HParams().seed, 7, 0, 0))
+    assert plain[7] == rng.choice(np.arange(26), 4, replace=False).tolist()  # as ever
+
+
 def unit(*rows):
     return F.normalize(torch.tensor(rows, dtype=torch.float32), dim=1)
 

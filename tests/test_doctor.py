@@ -15,7 +15,6 @@ from corpus.listing import find_clips
 from errors import InputError
 from hparams import HParams
 from preparation.doctor import LEVELS, TESTS, examine, find, measure_clip, summarise, verdict
-from preparation.sync import write_mel
 
 SECONDS = 1.2
 SIDE = 96  # of the crops, so that nothing is resized
@@ -185,14 +184,15 @@ def test_corpus_that_is_off_by_five_frames(root, tmp_path, monkeypatch):
     assert codes(report, "stop") == ["out_of_sync"]
     assert "--correct_sync --expert x.pth" in report["findings"][0]["do"]
     assert report["summary"]["offsets"] == {"+5": 8}
-    # and corrected: what training hears now is in sync
-    for path in root.rglob("clip.json"):
-        record = json.loads(path.read_text())
-        record["sync"] = {"offset": 5, "confidence": 0.5, "shift": 5, "kept": True, "expert": "e"}
-        path.write_text(json.dumps(record))
-        write_mel(str(path.parent), 5, HParams())
+    # and corrected: what training hears by these lists is in sync
+    lists, names = tmp_path / "lists", find_clips(str(root))
+    lists.mkdir()
+    (lists / "train.txt").write_text("".join(f"{name} +5\n" for name in names))
+    known = {"offset": 5, "confidence": 0.5, "kept": True, "expert": "e"}
+    rows = (json.dumps(known | {"name": name}) + "\n" for name in names)
+    (lists / "offsets.jsonl").write_text("".join(rows))
     for expert in (None, "x.pth"):
-        report = examined(root, tmp_path / "out", expert=expert)
+        report = examined(root, tmp_path / "out", expert=expert, filelists=str(lists))
         assert not {"sync_unknown", "out_of_sync"} & set(codes(report))
         assert report["verdict"].startswith("verdict: ready")
         assert report["summary"]["offsets"] == {"+0": 8} and report["summary"]["shifted"] == 8

@@ -5,6 +5,7 @@ from test_datasets import frame_numbers, make_clip, make_root
 from torch.nn import functional as F
 
 from datasets import SyncNetDataset
+from evaluation.expert import COLUMNS, get_args_parser, main, shown
 from experts.accuracy import REPORTED_SHIFTS
 from hparams import HParams
 from models import create_model
@@ -161,6 +162,28 @@ def test_not_a_number_shows():
     assert np.isnan(summarise([found])["loss"])
     with_one = join([made(4, lambda shift: 0.7), found])
     assert np.isnan(summarise([with_one])["loss"])
+
+
+def test_accuracy_by_context(root, tmp_path, capsys):
+    """5 of 5 frames is a validation; fewer are the middle ones, repeated outwards."""
+    numbers = torch.arange(5)[None, :, None]
+    assert shown(numbers, 3).flatten().tolist() == [1, 1, 2, 3, 3]
+    assert shown(numbers, 1).flatten().tolist() == [2] * 5
+    assert torch.equal(shown(numbers, 5), numbers)
+    model, path = expert(), tmp_path / "expert.pth"
+    described = {"name": "SyncNet_color", "width": 0.125}
+    torch.save({"state_dict": model.state_dict(), "model": described}, path)
+    arguments = ["--expert", path, "--data_root", root / "data", "--filelists", root]
+    arguments += ["--split", "train", "--windows", 14, "--num_workers", 0, "--device", "cpu"]
+    main(get_args_parser().parse_args([str(word) for word in arguments]))
+    _, head, *rows = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert [row[0] for row in rows] == ["5", "3", "1"] and head[:4] == ["frames", *COLUMNS[:3]]
+    (data,) = datasets(root, [ExpertValidationDataset])
+    scores = validate_expert(model, data, HP, 4, CPU)
+    assert [float(cell) for cell in rows[0][1:]] == pytest.approx(
+        [scores[name] for name in COLUMNS], abs=6e-4
+    )
+    assert rows[1][1:] != rows[0][1:]
 
 
 def test_roc_auc_closed_form():

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from errors import InputError
-from hparams import HParams, get_image_list, load_hparams
+from hparams import HParams, get_image_list, load_hparams, read_entries
 
 
 def test_released_defaults():
@@ -78,6 +78,19 @@ def test_bad_yaml_is_refused(tmp_path, text):
 def test_filelist_ignores_what_follows_a_space(tmp_path):
     (tmp_path / "val.txt").write_text("a/00001 MV0 x\n\nb/00002\n")
     assert get_image_list("root", "val", tmp_path) == ["root/a/00001", "root/b/00002"]
+
+
+def test_filelist_shifts_and_names_with_spaces(tmp_path):
+    (tmp_path / "data/my talks/the first").mkdir(parents=True)
+    lines = ("a/1 +3", "a/2 -12", "a/3 12", "a/4 NF -1", "a/5+3", "a/6 +x", "my talks/the first",
+             "my talks/the first +2", "my talks/second +2", "a/7\t+4 ")  # fmt: skip
+    (tmp_path / "val.txt").write_text("\n".join(lines))
+    entries = read_entries(tmp_path / "val.txt", tmp_path / "data")
+    assert entries == [
+        ("a/1", 3), ("a/2", -12), ("a/3", 0), ("a/4", -1), ("a/5+3", 0), ("a/6", 0),
+        ("my talks/the first", 0), ("my talks/the first", 2), ("my", 2), ("a/7", 4),
+    ]  # fmt: skip
+    assert get_image_list("root", "val", tmp_path)[1] == "root/a/2"
 
 
 def test_missing_and_empty_filelists_are_refused(tmp_path):

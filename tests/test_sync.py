@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+import preprocess
 from audio import load_wav, melspectrogram, save_wav
+from datasets import SyncNetDataset, Wav2LipDataset
 from errors import InputError
 from experts.offset import ColorExpert, clip_offset
 from hparams import HParams
 from preparation import sync
-from preparation.sync import correct_root, delayed, undo_root, write_mel
+from preparation.sync import correct_root, known_sync
+from training.expert_validation import SHIFTS, ExpertValidationDataset
 
 HP = HParams()
 FRAME = 640  # samples
@@ -45,7 +48,7 @@ EXPERT = ColorExpert(BrightnessExpert(), "brightness.pth 0123")
 
 def write_clip(folder, frames=60, shift=0, seed=0, wrong_sound=False, missing=()):
     """A clip whose brightness and loudness follow one random code, the sound `shift` frames late;
-    folder as preprocess leaves it. Returns the mel of the sound in sync.
+    folder as preprocess leaves it.
     """
     rng = np.random.default_rng(seed)
     codes = rng.uniform(0, 1, frames)
@@ -58,17 +61,14 @@ def write_clip(folder, frames=60, shift=0, seed=0, wrong_sound=False, missing=()
     heard = rng.uniform(0, 1, frames) if wrong_sound else codes
     loudness = np.repeat(0.2 * 10 ** (-2 * (1 - heard)), FRAME)  # over 40 dB
     wav = (loudness * rng.standard_normal(len(loudness))).clip(-1, 1).astype(np.float32)
-    save_wav(delayed(wav, shift * FRAME), f"{folder}/audio.wav")
+    late = np.zeros_like(wav)
+    count = len(wav) - abs(shift) * FRAME
+    late[max(0, shift) * FRAME :][:count] = wav[max(0, -shift) * FRAME :][:count]
+    save_wav(late, f"{folder}/audio.wav")
     mel = melspectrogram(load_wav(f"{folder}/audio.wav"))
     np.save(f"{folder}/mel.npy", np.ascontiguousarray(mel.T))
     with open(f"{folder}/clip.json", "w") as file:
         json.dump({"source": "x.mp4", "frames": frames}, file)
-    return melspectrogram(np.round(wav * 32768) / 32768).T
-
-
-def read_sync(folder):
-    with open(f"{folder}/clip.json") as file:
-        return json.load(file).get("sync")
 
 
 @pytest.fixture
@@ -84,17 +84,38 @@ def correct(root, lists=None, max_offset=15, min_confidence=0.3):
 
 
 @pytest.mark.parametrize("late", [7, -5])
-def test_the_corrected_mel_is_the_unshifted_one(tmp_path, expert, late):
-    mel = write_clip(tmp_path / "root/a/1", shift=late)
-    verdict = correct(tmp_path / "root")["a/1"]
+def test_windows_that_are_read_by_the_kept_list_are_in_sync(tmp_path, expert, late):
+    root, lists = tmp_path / "root", tmp_path / "root_lists"
+    write_clip(root / "a/1", shift=late)
+    verdict = correct(root)["a/1"]
     assert (verdict.offset, verdict.shift, verdict.reason) == (-late, -late, None)
-    corrected = np.load(tmp_path / "root/a/1/mel.npy")
-    assert corrected.shape == mel.shape and corrected.dtype == np.float32
-    edge = int(np.ceil(abs(late) * 3.2)) + 3  # rows of the lost frames, and half a spectrum window
-    inside = slice(0, -edge) if late > 0 else slice(edge, None)  # what was cut off stays lost
-    np.testing.assert_allclose(corrected[inside], mel[inside], atol=0.02)
-    assert (corrected[-3:] == -4).all() if late > 0 else (corrected[:3] == -4).all()  # silence
-    again = clip_offset(EXPERT, tmp_path / "root/a/1", HP)  # hears audio.wav, as it always was
+    assert (lists / "kept.txt").read_text() == f"a/1 {-late:+d}\n"
+    mel = np.load(root / "a/1/mel.npy")
+
+    def sound(frame):  # what belongs to this frame
+        return mel[int(3.2 * (frame + late)) :][:16].T
+
+    for kind in (SyncNetDataset, Wav2LipDataset, ExpertValidationDataset):
+        data = kind(str(root), "kept", HP, str(lists))
+        (clip,) = data.clips
+        np.testing.assert_array_equal(clip.starts, range(56))
+        ahead, behind = (1, 3) if kind is Wav2LipDataset else (0, 0)  # frames that it hears
+        whole = [f for f in range(56) if f + late >= ahead and sound(f + behind).shape[1] == 16]
+        assert clip.usable.tolist() == whole and len(whole) > 40
+        for epoch in range(6):
+            sample = data[epoch, 0]
+            picture = sample.get("window", sample.get("target"))
+            rows = picture.shape[1]
+            at = next(f for f in clip.starts if np.array_equal(clip.read(f, 5)[:, -rows:], picture))
+            if kind is ExpertValidationDataset:
+                for place in np.flatnonzero(sample["exists"][:-1]):
+                    expected = sound(at + SHIFTS[place])
+                    np.testing.assert_array_equal(sample["mels"][place][0], expected)
+            elif kind is Wav2LipDataset or sample["y"]:
+                np.testing.assert_array_equal(sample["mel"][0], sound(at))
+            for i, heard in enumerate(sample.get("indiv_mels", ())):
+                np.testing.assert_array_equal(heard[0], sound(at - 1 + i))
+    again = clip_offset(EXPERT, root / "a/1", HP)  # hears audio.wav, as it always was
     assert again.offset == -late
 
 
@@ -112,13 +133,13 @@ def root(tmp_path):
     (root / "b/damaged/31.jpg").write_bytes(b"no picture")
     lists = tmp_path / "lists"
     lists.mkdir()
-    (lists / "train.txt").write_text("a/in_sync 12\na/late\nb/stranger\nc/gone\nb/short\n")
+    (lists / "train.txt").write_text("a/in_sync 12\n./a/late +2\nb/stranger\nc/gone\nb/short\n")
     (lists / "val.txt").write_text("a/far\nb/edge\nb/damaged\n")
     return root
 
 
-def test_verdicts_records_and_lists(root, expert, capsys):
-    mels = {path: path.read_bytes() for path in root.rglob("mel.npy")}
+def test_verdicts_and_lists(root, expert, capsys):
+    before = {path: path.read_bytes() for path in root.rglob("*.*")}
     verdicts = correct(root, lists=str(root.parent / "lists"), max_offset=10)
     reasons = {name: verdict.reason for name, verdict in verdicts.items()}
     assert reasons["a/in_sync"] is reasons["a/late"] is None
@@ -128,23 +149,21 @@ def test_verdicts_records_and_lists(root, expert, capsys):
     assert reasons["b/edge"] == "offset at the end of a short clip's search"
     assert reasons["b/damaged"].startswith("unreadable: cannot read")
     out = root.parent / "root_lists"
-    assert sorted(os.listdir(out)) == ["dropped.tsv", "train.txt", "val.txt"]
-    assert (out / "train.txt").read_text() == "a/in_sync\na/late\n"
+    assert sorted(os.listdir(out)) == ["dropped.tsv", "offsets.jsonl", "train.txt", "val.txt"]
+    assert (out / "train.txt").read_text() == "a/in_sync\na/late -7\n"
     assert (out / "val.txt").read_text() == ""
     rows = [line.split("\t") for line in (out / "dropped.tsv").read_text().splitlines()]
     assert rows[0] == ["name", "reason", "offset", "confidence"]
     dropped = {row[0]: row[1:] for row in rows[1:]}
     assert dropped["a/far"] == [reasons["a/far"], "12", str(verdicts["a/far"].confidence)]
     assert dropped["c/gone"] == ["not in the root", "", ""] and len(dropped) == 6
-    record = read_sync(root / "a/late")
-    assert record == {
-        "offset": -7, "confidence": verdicts["a/late"].confidence, "searched": 15, "shift": -7,
-        "kept": True, "expert": EXPERT.label,
-    }  # fmt: skip
-    assert read_sync(root / "a/far")["kept"] is read_sync(root / "b/short")["kept"] is False
-    assert read_sync(root / "a/far")["shift"] == 0
-    changed = [path for path, content in mels.items() if path.read_bytes() != content]
-    assert changed == [root / "a/late/mel.npy"]
+    assert {path: path.read_bytes() for path in root.rglob("*.*")} == before  # as it was
+    shutil.copytree(out, root.parent / "lists_synced")
+    known = known_sync(str(root.parent / "lists"))
+    assert known["a/late"].items() >= {"offset": -7, "shift": 2, "kept": True}.items()
+    assert known_sync(str(out))["a/late"].items() >= {"offset": -7, "shift": -7}.items()
+    assert known["a/far"]["kept"] is False and known["a/far"]["expert"] == EXPERT.label
+    assert known["b/short"] == {"shift": 0}
     report = capsys.readouterr().out
     for words in ("7 clips, 5 judged", "  -7 ###", " +12 ###", "median confidence", "1 shifted",
                   "5 dropped", "1 unreadable", "train: 2 of 5 clips kept"):  # fmt: skip
@@ -154,7 +173,7 @@ def test_verdicts_records_and_lists(root, expert, capsys):
 
 def test_without_filelists_one_list(root, expert):
     correct(root)
-    assert (root.parent / "root_lists/kept.txt").read_text() == "a/far\na/in_sync\na/late\n"
+    assert (root.parent / "root_lists/kept.txt").read_text() == "a/far +12\na/in_sync\na/late -7\n"
 
 
 def test_judged_clips_are_not_judged_again_and_may_be_decided_anew(root, expert, monkeypatch):
@@ -166,91 +185,57 @@ def test_judged_clips_are_not_judged_again_and_may_be_decided_anew(root, expert,
         return clip_offset(expert, folder, *rest)
 
     monkeypatch.setattr(sync, "clip_offset", spy)
-    stamps = {path: path.stat().st_mtime_ns for path in root.rglob("*/*/*.[jn]*")}
-    assert correct(root) == first
-    assert sorted(set(judged)) == ["b/damaged", "b/short"]  # nothing is known of those
-    assert stamps == {path: path.stat().st_mtime_ns for path in root.rglob("*/*/*.[jn]*")}
+    log = root.parent / "root_lists/offsets.jsonl"
+    content = log.read_text()
+    assert len(content.splitlines()) == 5
+    log.write_text(content[:-20])  # a kill tore the last line, of b/stranger
+    assert correct(root) == first and log.read_text() == content
+    assert sorted(judged) == ["b/damaged", "b/short", "b/stranger"]
     stricter = correct(root, max_offset=6)
     assert stricter["a/late"].shift == 0 and stricter["a/late"].reason == "offset beyond 6"
-    same_as_wav = melspectrogram(load_wav(root / "a/late/audio.wav")).T
-    np.testing.assert_array_equal(np.load(root / "a/late/mel.npy"), same_as_wav)
     assert correct(root) == first
     assert "a/late" not in judged
+    os.utime(root / "a/late/clip.json", (1, 1))  # preprocessed anew
+    correct(root)
+    assert judged.count("a/late") == 1 and "a/far" not in judged
     other = ColorExpert(EXPERT.model, "other.pth 4567")
     monkeypatch.setattr(sync, "load_expert", lambda path, device: other)
     correct(root)
-    assert "a/late" in judged and read_sync(root / "a/late")["expert"] == other.label
+    assert "a/far" in judged and known_sync(f"{root}_lists")["a/late"]["expert"] == other.label
 
 
-def test_undo_gives_back_what_was_there(root, expert):
-    before = {path: path.read_bytes() for path in root.rglob("*.*")}
-    correct(root)
-    assert undo_root(str(root)) == 7
-    assert {path: path.read_bytes() for path in root.rglob("*.*")} == before
-    assert undo_root(str(root)) == 0
+def test_a_killed_run_is_gone_on_with(root, expert, monkeypatch):
+    def dying(expert, folder, *rest):
+        if folder.endswith("late"):
+            raise KeyboardInterrupt
+        return clip_offset(expert, folder, *rest)
 
-
-def test_the_mel_of_shift_0_is_preprocess_own(preprocessed_root, tmp_path):
-    for source in sorted(preprocessed_root.glob("*/*/mel.npy"))[:3]:
-        folder = tmp_path / source.parent.parent.name
-        folder.mkdir(exist_ok=True)
-        shutil.copy(source.parent / "audio.wav", folder)
-        write_mel(str(folder), 0, HP)
-        assert (folder / "mel.npy").read_bytes() == source.read_bytes()
-
-
-class Killed(BaseException):
-    pass
-
-
-@pytest.mark.parametrize("write", [0, 1])
-def test_a_kill_at_any_write_is_healed_by_a_rerun(tmp_path, expert, monkeypatch, write):
-    """From shift 0 (found beyond --max_offset) to 7: killed before clip.json's last word."""
-    root = tmp_path / "root"
-    write_clip(root / "a/1", shift=-7)
-    correct(root, max_offset=3)
-    source, goal = (root / "a/1/mel.npy").read_bytes(), read_sync(root / "a/1") | {"shift": 7}
-    real, left = sync.write_json, [write]
-
-    def dying(path, content):
-        if not left[0]:
-            raise Killed
-        left[0] -= 1
-        real(path, content)
-
-    monkeypatch.setattr(sync, "write_json", dying)
-    with pytest.raises(Killed):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sync, "clip_offset", dying)
         correct(root)
-    monkeypatch.setattr(sync, "write_json", real)
-    killed = tmp_path / "killed"
-    shutil.copytree(root, killed)
-    correct(root)
-    assert read_sync(root / "a/1")["shift"] == goal["shift"] == 7
-    assert (root / "a/1/mel.npy").read_bytes() != source
-    correct(killed, max_offset=3)  # or the other way: back to where it came from
-    assert read_sync(killed / "a/1")["shift"] == 0
-    assert (killed / "a/1/mel.npy").read_bytes() == source
+    assert sorted(os.listdir(f"{root}_lists")) == ["offsets.jsonl"]
+    assert set(known_sync(f"{root}_lists")) == {"a/far", "a/in_sync"}
+    assert correct(root)["a/late"].offset == -7
 
 
-def test_a_first_run_killed_after_the_mel_is_healed(tmp_path, expert, monkeypatch):
-    root = tmp_path / "root"
-    write_clip(root / "a/1", shift=-7)
-    source = (root / "a/1/mel.npy").read_bytes()
+def test_a_mel_that_an_earlier_version_rewrote_is_not_shifted_twice(tmp_path, expert):
+    write_clip(tmp_path / "root/a/1", shift=-7)
+    path = tmp_path / "root/a/1/clip.json"
+    path.write_text(json.dumps({"frames": 60, "sync": {"offset": 5, "shift": 5}}))
+    assert correct(tmp_path / "root")["a/1"].shift == 2
 
-    def die(*_):
-        raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(sync, "write_json", die)
-        correct(root)
-    shifted = (root / "a/1/mel.npy").read_bytes()
-    assert shifted != source and read_sync(root / "a/1") is None
-    undone = tmp_path / "undone"
-    shutil.copytree(root, undone)
-    assert undo_root(str(undone)) == 0
-    assert (undone / "a/1/mel.npy").read_bytes() == source
-    assert correct(root)["a/1"].shift == 7
-    assert (root / "a/1/mel.npy").read_bytes() == shifted
+@pytest.mark.parametrize("step", ["--correct_sync", "--doctor"])
+def test_paths_that_are_named_and_not_there_end_it_before_the_work(root, tmp_path, step):
+    parse = preprocess.get_args_parser().parse_args
+    weights = tmp_path / "x.pth"
+    arguments = [step, "--preprocessed_root", str(root), "--data_root", str(tmp_path)]
+    arguments += ["--expert", str(weights)]
+    with pytest.raises(InputError, match="--expert not found"):
+        preprocess.main(parse(arguments))
+    weights.write_text("x")
+    with pytest.raises(InputError, match="--filelists is not a folder: /typo"):
+        preprocess.main(parse([*arguments, "--filelists", "/typo"]))
 
 
 def test_refusals(root, expert):

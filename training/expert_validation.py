@@ -63,6 +63,7 @@ class ExpertValidationDataset(SyncNetDataset):
         hp = self.hp
         heard, seen = self.draw(clip, rng)
         starts = [*(seen + SHIFTS).tolist(), *([heard] if heard != seen else [])]
+        starts = [start - clip.shift for start in starts]
         rows = open_mel(clip.folder, hp.num_mels)
         mels = torch.zeros(len(SHIFTS) + 1, 1, hp.num_mels, hp.syncnet_mel_step_size)
         exists = torch.zeros(len(mels), dtype=torch.bool)

@@ -61,7 +61,8 @@ class LipCheck:
         hp = self.hp
         crops = clip.read(start, FRAMES)
         rows = open_mel(clip.folder, hp.num_mels)
-        mels = get_segmented_mels(rows, start, FRAMES, hp.fps, hp.syncnet_mel_step_size)
+        heard = start - clip.shift
+        mels = get_segmented_mels(rows, heard, FRAMES, hp.fps, hp.syncnet_mel_step_size)
         return crops, mels.transpose(0, 2, 1)[:, None], self._opening(crops)
 
     def _opening(self, crops: np.ndarray) -> np.ndarray:
