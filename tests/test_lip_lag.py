@@ -47,7 +47,7 @@ def test_a_fitted_map_finds_the_shift(early):
 @installed
 @pytest.mark.parametrize("early", (-3, 0, 4))
 def test_real_lips_and_their_delayed_sound(early):
-    """The sample that the repository carries, of a speaker whose clips the map was not fitted on."""
+    """The sample that the repository carries, whose speaker the map was not fitted on."""
     frames = [frame for _, frame in iter_frames(str(SAMPLE), fps=25)]
     box = create_detector("centerface", "cpu").detect(np.stack(frames[:1]))[0][0]
     opening = lip_opening(load_landmarks().find(frames, [box[:4]] * len(frames)))
