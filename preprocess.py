@@ -80,13 +80,13 @@ def _add_root_arguments(group) -> None:
     add("--filelists", metavar="DIR", help="filelists; default <preprocessed_root>/filelists")
     add("--seed", type=int, default=0, help="of --make_filelists; default %(default)s")
     add("--correct_sync", action="store_true",
-        help="with --expert: write filelists that shift the sound of clips which are out of sync "
-        "and leave out the hopeless; undone by training with the old ones")
+        help="write filelists that shift the sound of clips that are out of sync, as lip landmarks "
+        "or the --expert hear it, and leave out the hopeless; undone by training with the old ones")
     add("--expert", metavar="CHECKPOINT", help="lip-sync expert: ours, or syncnet_v2.model")
     add("--max_offset", type=int, default=15, metavar="FRAMES",
         help="clips that are further out of sync are dropped; default %(default)s")
     add("--min_confidence", type=float, metavar="C",
-        help="clips the expert is less sure of are dropped; default 0.25, for SyncNet v2 3")
+        help="clips the expert is less sure of are dropped; default 0.25, SyncNet v2: 3")
     add("--doctor", action="store_true", help="examine the clips: will an expert learn from them?")
     add("--doctor_out", metavar="DIR", help="default <preprocessed_root>/doctor")
     add("--max_clips", type=int, default=0, metavar="N",
@@ -124,8 +124,6 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("--batch_size and --workers must be at least 1, --ngpu at least 0")
     if not 0 < args.min_seconds <= args.max_seconds:
         raise InputError("--min_seconds must be above 0 and at most --max_seconds")
-    if args.correct_sync and not args.expert:
-        raise InputError("--correct_sync needs --expert, a lip-sync expert's checkpoint")
     if min(args.seed, args.max_clips, args.max_offset) < 0:
         raise InputError("--seed, --max_clips and --max_offset must be at least 0")
     args.shard = parse_shard(args.shard) if args.shard else (1, 1)
@@ -221,7 +219,7 @@ def make_filelists(args: argparse.Namespace) -> None:
 
 
 def correct_sync(args: argparse.Namespace) -> None:
-    """Filelists of the clips that an expert keeps, with the shift of each one's sound."""
+    """Filelists of the clips that can be brought into sync, with the shift of each one's sound."""
     from hparams import HParams
     from models.device import select_device
     from preparation.sync import correct_root

@@ -13,10 +13,10 @@ import os
 
 import numpy as np
 
-from audio import MEL_RATE
-from corpus.clips import index_clip, open_mel
+from audio import MEL_RATE, load_wav, melspectrogram
+from corpus.clips import index_clip
 from errors import InputError
-from experts.offset import Offset
+from experts.offset import Offset, longest_run
 from face_detection.landmarks import lip_opening, load_landmarks
 from hparams import HParams
 
@@ -26,9 +26,7 @@ LEAST = 50  # frames, two seconds: fewer agree with anything
 
 
 class LipLag:
-    """A judge for corpus-wide sync correction, beside the experts. MissingLandmarks without the
-    landmark package.
-    """
+    """Judges clips in an expert's place. MissingLandmarks without the landmark package."""
 
     kind, label = "landmarks", "lip landmarks"
 
@@ -36,29 +34,22 @@ class LipLag:
         self.landmarks = load_landmarks()
         self.map = np.load(MAP)  # ((2 * CONTEXT + 1) * BANDS,)
 
-    def offset(self, folder: str, hp: HParams, max_shift: int) -> Offset:
+    def clip_offset(self, folder: str, hp: HParams, max_shift: int) -> Offset:
         """The offset of a preprocessed clip, positive where its sound is early. InputError where no
         two seconds in a row have face and sound.
         """
-        clip = index_clip(folder, hp, individual_mels=True)
+        clip = index_clip(folder, hp, individual_mels=False)
         if isinstance(clip, str):
             raise InputError(f"{folder}: {clip}")
-        start, length = _longest_run(clip.usable, hp.syncnet_T)
+        start, length = int((run := longest_run(clip.starts))[0]), len(run) + hp.syncnet_T - 1
         if length < LEAST:
             raise InputError(f"{folder}: fewer than {LEAST} frames in a row")
         crops = clip.read(start, length)
         size = crops.shape[1]
         opening = lip_opening(self.landmarks.find(crops, [(0, 0, size, size)] * length))
-        bands = mel_bands(open_mel(clip.folder, hp.num_mels), hp.fps)
-        searched = min(max_shift, length // 4)
-        return best_shift(opening, bands, start, self.map, searched)
-
-
-def _longest_run(usable: np.ndarray, window: int) -> tuple[int, int]:
-    """First frame and length of the longest run of frames under windows that start at `usable`."""
-    runs = np.split(usable, np.flatnonzero(np.diff(usable) != 1) + 1)
-    longest = max(runs, key=len)
-    return int(longest[0]), len(longest) + window - 1
+        sound = load_wav(os.path.join(folder, "audio.wav"), hp.sample_rate)
+        bands = mel_bands(melspectrogram(sound).T, hp.fps)
+        return best_shift(opening, bands, start, self.map, min(max_shift, length // 4))
 
 
 def mel_bands(mel: np.ndarray, fps: float) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Sync correction: filelists that say by how much a clip's sound is shifted, without the hopeless.
 
-A lip-sync expert says by how many frames each clip's sound is early or late (experts/offset.py).
+Lip landmarks (experts/lip_lag.py) or a lip-sync expert (experts/offset.py) say by how many frames
+each clip's sound is early or late.
 The kept filelists have that as `dir/video +3`, and whoever reads windows by them (datasets.py)
 hears the sound 3 frames later. Clips stay as they are: to undo it, train with the old lists.
 """
@@ -8,6 +9,7 @@ hears the sound 3 frames later. Clips stay as they are: to undo it, train with t
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING
 from corpus.clips import read_record
 from corpus.listing import SPLITS, find_clips, write_filelists
 from errors import InputError
+from experts.lip_lag import LipLag
 from experts.offset import MAX_SHIFT, Expert, clip_offset, load_expert
 from hparams import HParams, read_entries, read_split
 from media.files import replacing, stamp
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 # Below this the expert is guessing. SyncNet v2's is the value in use for real corpora. Distances of
 # unit vectors differ less: on held-out clips of 71 windows the demo's SyncNet_color is above 0.33
 # in 95%, and with another speaker's sound below 0.21 in 95%.
-MIN_CONFIDENCE = {"SyncNet_color": 0.25, "SyncNet_v2": 3.0}
+MIN_CONFIDENCE = {"SyncNet_color": 0.25, "SyncNet_v2": 3.0, "landmarks": 0.25}
 JUDGED = "offsets.jsonl"  # beside the kept lists: a line for every clip that was judged
 BAR = 40  # characters of the longest bar of the histogram
 
@@ -54,7 +57,7 @@ class Verdict:
 
 def correct_root(
     preprocessed_root: str,
-    expert_path: str,
+    expert_path: str | None,
     filelists: str | None,
     out_filelists: str,
     max_offset: int,
@@ -62,7 +65,8 @@ def correct_root(
     device: torch.device | str,
     hp: HParams,
 ) -> list[Verdict]:
-    """Judge every clip, list those to keep with the shift that brings them into sync.
+    """Judge every clip, by the expert or without one by lip landmarks, and list those to keep with
+    the shift that brings them into sync.
 
     Clips of a confidence below `min_confidence` (None: MIN_CONFIDENCE of the expert's kind),
     more than `max_offset` frames out of sync, or too short to tell are dropped: left out of
@@ -74,7 +78,7 @@ def correct_root(
     lists = {"kept": names}
     if filelists:
         lists = _read_filelists(filelists, out_filelists, preprocessed_root)
-    expert = load_expert(expert_path, device)
+    expert = load_expert(expert_path, device) if expert_path else LipLag()
     if min_confidence is None:
         min_confidence = MIN_CONFIDENCE[expert.kind]
     try:
@@ -110,7 +114,7 @@ def known_sync(filelists: str) -> dict[str, dict]:
 
 
 def _judge_all(
-    root: str, names: Sequence[str], expert: Expert, hp: HParams, log: str
+    root: str, names: Sequence[str], expert: Expert | LipLag, hp: HParams, log: str
 ) -> dict[str, dict]:
     """What the expert finds in every clip. `log` grows with each: a killed run is gone on with."""
     from tqdm import tqdm
@@ -124,7 +128,7 @@ def _judge_all(
         nothing = {"offset": None, "confidence": None}
         try:
             rewritten = read_record(folder).get("sync")  # earlier versions wrote mel.npy anew
-            found = clip_offset(expert, folder, hp, MAX_SHIFT)
+            found = ask(folder, hp, MAX_SHIFT)
             offset = found.offset - (rewritten["shift"] or 0 if rewritten else 0)
         except InputError as error:
             return entry | nothing | {"reason": str(error).removeprefix(f"{folder}: ")}
@@ -133,10 +137,14 @@ def _judge_all(
         confidence = round(found.confidence, 4)
         return entry | {"offset": offset, "confidence": confidence, "searched": found.searched}
 
+    if isinstance(expert, LipLag):
+        ask, on_gpu = expert.clip_offset, False
+    else:
+        ask, on_gpu = functools.partial(clip_offset, expert), expert.device.type != "cpu"
     before, judged = _read_log(log), {}
     _write_log(log, before.values())  # without the line that a kill tore
     # on a GPU, threads decode while it computes
-    pool = ThreadPoolExecutor(1 if expert.device.type == "cpu" else min(8, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1) if on_gpu else 1)
     try:
         found = pool.map(judge, names)
         with open(log, "a", encoding="utf-8") as file:

@@ -1,12 +1,14 @@
 """Offsets by lip landmarks: a map from sound to lip opening, and the shift at which it agrees."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_script
 
-from audio import load_wav, melspectrogram
+from audio import load_wav, melspectrogram, save_wav
 from experts.lip_lag import BANDS, CONTEXT, MAP, best_shift, context, fit, mel_bands
 from face_detection import create_detector, landmarks
 from face_detection.landmarks import lip_opening, load_landmarks
@@ -54,3 +56,18 @@ def test_real_lips_and_their_delayed_sound(early):
     bands = mel_bands(melspectrogram(load_wav(str(SAMPLE), 16000)).T, 25)
     found = best_shift(opening, np.roll(bands, -early, 0), 0, np.load(MAP), 10)
     assert abs(found.offset - early) <= 1 and found.confidence > 0.2
+
+
+@installed
+def test_correct_sync_without_an_expert(tmp_path):
+    root, video = tmp_path / "clips", tmp_path / "videos" / "her" / "late.mp4"
+    video.parent.mkdir(parents=True)
+    shutil.copy(SAMPLE, video)
+    run_script("preprocess.py", "--data_root", video.parents[1], "--preprocessed_root", root)
+    clip = root / "her" / "late"
+    sound = load_wav(str(clip / "audio.wav"), 16000)
+    save_wav(np.concatenate((np.zeros(4 * 640, np.float32), sound)), str(clip / "audio.wav"), 16000)
+    result = run_script("preprocess.py", "--preprocessed_root", root, "--correct_sync")
+    assert result.returncode == 0, result.stderr
+    name, shift = (root / "filelists_synced" / "kept.txt").read_text().split()
+    assert name == "her/late" and -5 <= int(shift) <= -3
