@@ -109,36 +109,25 @@ class Tracker:
         return sorted(self._tracks, key=lambda track: track.first)
 
     def _end(self, ended: list[list[tuple[int, Box]]]) -> None:
-        self._tracks += [
-            _finished(found)
-            for found in ended
-            if len(found) > MIN_TRACK and _mean_size(found) > MIN_FACE
-        ]
+        long = (_finished(found) for found in ended if len(found) > MIN_TRACK)
+        self._tracks += [track for track in long if track is not None]
         self._open = [found for found in self._open if not any(found is e for e in ended)]
 
 
-def _interpolated(found: list[tuple[int, Box]]) -> np.ndarray:
-    """Boxes (N, 4) of all frames from the first to the last one found."""
-    frames = np.array([frame for frame, _ in found])
-    boxes = np.array([box[:4] for _, box in found])
-    every = np.arange(frames[0], frames[-1] + 1)
-    return np.stack([np.interp(every, frames, side) for side in boxes.T], axis=1)
-
-
-def _mean_size(found: list[tuple[int, Box]]) -> float:
-    boxes = _interpolated(found)
-    return float((boxes[:, 2:] - boxes[:, :2]).mean(axis=0).max())
-
-
-def _finished(found: list[tuple[int, Box]]) -> Track:
+def _finished(found: list[tuple[int, Box]]) -> Track | None:
+    """The track of all frames from the first to the last one found; None of a small face."""
     from scipy.signal import medfilt
 
-    boxes = _interpolated(found)
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) / 2
+    frames = np.array([frame for frame, _ in found])
+    corners = np.array([box[:4] for _, box in found])
+    every = np.arange(frames[0], frames[-1] + 1)
+    boxes = np.stack([np.interp(every, frames, side) for side in corners.T], axis=1)
+    size = boxes[:, 2:] - boxes[:, :2]
+    if size.mean(axis=0).max() <= MIN_FACE:
+        return None
     # beyond the ends the filter sees zeros, as in the released pipeline: the first and last frames
     # get the smallest of their neighbours' values
-    columns = (centres[:, 0], centres[:, 1], half)
+    columns = (*((boxes[:, :2] + boxes[:, 2:]) / 2).T, size.max(axis=1) / 2)
     squares = np.stack([medfilt(column, MEDIAN) for column in columns], axis=1)
     return Track(found[0][0], boxes, squares)
 
@@ -201,21 +190,16 @@ def square_crop(frame: np.ndarray, square: Sequence[float]) -> np.ndarray:
     import cv2
 
     x, y, half = square
-    height, width = frame.shape[:2]
     side, down = half * (1 + CROP_SCALE), half * (1 + 2 * CROP_SCALE)
     pad = int(down)
-    x, y = x + pad, y + pad
-    top, bottom = max(0, int(y - half)), min(height + 2 * pad, int(y + down))
-    left, right = max(0, int(x - side)), min(width + 2 * pad, int(x + side))
-    if bottom <= top or right <= left:
-        raise InputError(f"a face at {x - pad:.0f}, {y - pad:.0f} lies outside the frame")
-    # in the padded frame's pixels; only the part that is needed is made
-    crop = np.full((bottom - top, right - left, 3), GREY, np.uint8)
-    inside = frame[
-        max(0, top - pad) : max(0, bottom - pad), max(0, left - pad) : max(0, right - pad)
-    ]
-    row, column = max(0, pad - top), max(0, pad - left)
-    crop[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
+    padded = cv2.copyMakeBorder(frame, *[pad] * 4, cv2.BORDER_CONSTANT, value=[GREY] * 3)
+    rows, columns = (
+        slice(max(0, int(at + pad - before)), max(0, int(at + pad + after)))
+        for at, before, after in ((y, half, down), (x, side, side))
+    )
+    crop = padded[rows, columns]
+    if not crop.size:
+        raise InputError(f"a face at {x:.0f}, {y:.0f} lies outside the frame")
     return cv2.resize(crop, (CROP_SIZE, CROP_SIZE))
 
 

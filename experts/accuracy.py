@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experts.offset import MAX_SHIFT, Expert, embed_run, open_clip
+from experts.offset import MAX_SHIFT, Expert, embed_clip
 from hparams import HParams
 
 CLEAR_SHIFT = 3  # frames; from here on a viewer notices, below the windows overlap almost wholly
@@ -23,8 +23,8 @@ def window_similarities(expert: Expert, folder: str | os.PathLike, hp: HParams) 
     Only windows that start at consecutive frames are comparable by index; clips with gaps are cut
     to their longest run. InputError where the clip holds no window.
     """
-    clip, sound = open_clip(expert, folder, hp)
-    lips, first = embed_run(expert, clip, clip.usable)
+    lips, sound, first = embed_clip(expert, folder, hp)
+    lips = lips[: expert.hears(len(sound)) - first]
     return lips @ expert.embed_sound(sound, len(lips), first).T
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,6 @@ from media.files import file_label
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-    from corpus.clips import Clip
 
 MAX_SHIFT = 15  # frames; SyncNet's own search range
 # Face windows in a row that an estimate needs. On held-out synthetic speakers, whole clips of 71
@@ -83,10 +81,24 @@ class Expert:
         """The embeddings (n, D) of what is heard with the windows that begin with the frames
         `first`, first + 1 ...; sound int16 (samples,) at 16 kHz, sample 0 heard with frame 0.
         """
+        import torch
+
+        with torch.inference_mode():
+            batches = self._sound_windows(sound, n, first)
+            found = [self._audio(torch.from_numpy(x).to(self.device)).cpu() for x in batches]
+        return torch.cat(found).numpy()
+
+    # what a subclass knows: the networks, what they are given, how many windows, from frame 0 on,
+    # have their sound in so many samples
+    _audio: Callable[[torch.Tensor], torch.Tensor]
+
+    def embed_frames(self, frames: np.ndarray) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _sound_windows(self, sound: np.ndarray, n: int, first: int) -> Iterator[np.ndarray]:
         raise NotImplementedError
 
     def hears(self, samples: int) -> int:
-        """How many windows, from frame 0 on, have their sound in so many samples."""
         raise NotImplementedError
 
     def offset(
@@ -104,26 +116,21 @@ class Expert:
         max_shift either way; whole: as far as max_shift or not at all.
         """
         begin, end = self._span(first, len(lips), self.hears(len(sound)), max_shift)
-        windows = max(0, min(len(lips), end - begin)) if self.published else len(lips)
-        place = np.arange(windows) + first - begin  # of their own sound among what is heard
-        met = [
-            min(int(np.sum((place + s >= 0) & (place + s < end - begin))) for s in (shift, -shift))
-            for shift in range(max_shift + 1)
-        ]
-        reach = sum(2 * count >= windows for count in met) - 1
+        count = max(0, end - first if self.published else len(lips))  # of the windows that are used
+        shifts = np.arange(max_shift + 1)
+        late, early = end - first - shifts, count - np.maximum(0, begin - first + shifts)
+        reach = int(np.sum(2 * np.minimum(np.minimum(late, early), count) >= count)) - 1
+        needed, least = MIN_WINDOWS, max_shift if whole else min(max_shift, MIN_WINDOWS // 2)
         if whole and self.published:  # its sums are defined however short the clip is
-            needed, least, limit = 1, 0, max_shift
-        else:
-            needed, least = MIN_WINDOWS, max_shift if whole else min(max_shift, MIN_WINDOWS // 2)
-            limit = reach
-        if windows < needed or reach < least:
+            needed, least, reach = 1, 0, max_shift
+        if count < needed or reach < least:
             seconds = len(sound) / (FRAME_SAMPLES * TRAINING_FPS)
             raise InputError(
                 f"too short for an offset: {len(lips)} windows of {WINDOW} frames with a face, "
                 f"{seconds:.2f} s of sound"
             )
         heard = self.embed_sound(sound, end - begin, begin)
-        return offset_of(slide(lips[:windows], heard, first - begin, limit, self.published))
+        return offset_of(slide(lips[:count], heard, first - begin, reach, self.published))
 
     def _span(self, first: int, windows: int, hears: int, max_shift: int) -> tuple[int, int]:
         """The windows of sound that are slid along these windows of lips: begin, end."""
@@ -137,7 +144,7 @@ class ColorExpert(Expert):
 
     def __init__(self, model: nn.Module, label: str) -> None:
         super().__init__(model, label)
-        self.size = model.img_size
+        self.size, self._audio = model.img_size, model.embed_audio
 
     def embed_frames(self, frames: np.ndarray) -> torch.Tensor:
         import torch
@@ -150,17 +157,11 @@ class ColorExpert(Expert):
         rows = samples // HParams.hop_size + 1
         return max(0, int(np.ceil((rows - MEL_STEPS + 1) * TRAINING_FPS / MEL_RATE)))
 
-    def embed_sound(self, sound: np.ndarray, n: int, first: int = 0) -> np.ndarray:
-        import torch
-
+    def _sound_windows(self, sound: np.ndarray, n: int, first: int) -> Iterator[np.ndarray]:
         mel = melspectrogram(sound.astype(np.float32) / 32768).T  # (T, 80)
-        found = []
         for start in range(first, first + n, BATCH):
             frames = range(start, min(start + BATCH, first + n))
-            x = np.stack([crop_audio_window(mel, frame).T for frame in frames])[:, None]
-            with torch.inference_mode():
-                found.append(self.model.embed_audio(torch.from_numpy(x).to(self.device)).cpu())
-        return torch.cat(found).numpy()
+            yield np.stack([crop_audio_window(mel, frame).T for frame in frames])[:, None]
 
 
 class SyncNetV2(Expert):
@@ -171,6 +172,10 @@ class SyncNetV2(Expert):
     kind = "SyncNet_v2"
     size = 224
     published = True
+
+    def __init__(self, model: nn.Module, label: str) -> None:
+        super().__init__(model, label)
+        self._audio = model.forward_aud
 
     def embed_frames(self, frames: np.ndarray) -> torch.Tensor:
         import torch
@@ -184,20 +189,15 @@ class SyncNetV2(Expert):
     def _span(self, first: int, windows: int, hears: int, max_shift: int) -> tuple[int, int]:
         return first, min(first + windows - 1, hears)
 
-    def embed_sound(self, sound: np.ndarray, n: int, first: int = 0) -> np.ndarray:
-        import torch
-
+    def _sound_windows(self, sound: np.ndarray, n: int, first: int) -> Iterator[np.ndarray]:
         from models.syncnet_v2 import MFCC_STEP, mfcc, mfcc_windows
 
-        sound, found = sound[first * FRAME_SAMPLES :], []
+        sound = sound[first * FRAME_SAMPLES :]
         for start in range(0, n, BATCH):
             last, lead = min(start + BATCH, n), min(start, 1)
             # a part at a time, as MFCC take 1 MB a second; pre-emphasis reaches back by one sample
             part = sound[(start - lead) * FRAME_SAMPLES : (last + WINDOW) * FRAME_SAMPLES]
-            x = mfcc_windows(mfcc(part)[:, MFCC_STEP * lead :], last - start)  # (B, 1, 13, 20)
-            with torch.inference_mode():
-                found.append(self.model.forward_aud(torch.from_numpy(x).to(self.device)).cpu())
-        return torch.cat(found).numpy()
+            yield mfcc_windows(mfcc(part)[:, MFCC_STEP * lead :], last - start)  # (B, 1, 13, 20)
 
 
 def load_expert(path: str | os.PathLike, device: str | torch.device = "auto") -> Expert:
@@ -221,8 +221,7 @@ class FaceWindows:
     """
 
     def __init__(self, expert: Expert, batch_size: int = BATCH) -> None:
-        self._embed: Callable[[np.ndarray], torch.Tensor] = expert.embed_frames
-        self._hold = batch_size + WINDOW - 1
+        self._embed, self._hold = expert.embed_frames, batch_size + WINDOW - 1
         self._frames: list[np.ndarray] = []
         self._embeddings: list[np.ndarray] = []
         self.frames = 0  # that have come so far
@@ -283,32 +282,30 @@ def clip_offset(
     a filelist changes neither. InputError where the clip is too short for the search,
     ValueError where a crop cannot be read.
     """
-    clip, sound = open_clip(expert, folder, hp)
-    lips, first = embed_run(expert, clip, clip.starts)
+    lips, sound, first = embed_clip(expert, folder, hp)
     try:
         return expert.offset(lips, sound, max_shift, first)
     except InputError as error:
-        raise InputError(f"{clip.folder}: {error}") from error
+        raise InputError(f"{folder}: {error}") from error
 
 
-def open_clip(expert: Expert, folder: str | os.PathLike, hp: HParams) -> tuple[Clip, np.ndarray]:
-    """A preprocessed clip as the expert sees it, and its sound, int16 (n,)."""
+def embed_clip(
+    expert: Expert, folder: str | os.PathLike, hp: HParams
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Of the longest run of windows in a preprocessed clip: their embeddings (W, D), the whole
+    clip's sound int16 (n,), the run's first frame.
+    """
     from audio import load_wav
     from corpus.clips import Clip, index_clip
 
     folder = os.fspath(folder)
-    hp = dataclasses.replace(hp, img_size=expert.size)
-    clip = index_clip(folder, hp, individual_mels=False)
+    clip = index_clip(folder, dataclasses.replace(hp, img_size=expert.size), individual_mels=False)
     if not isinstance(clip, Clip):
         raise InputError(f"{folder}: {clip}")
-    return clip, pcm16(load_wav(os.path.join(folder, "audio.wav")))
-
-
-def embed_run(expert: Expert, clip: Clip, starts: np.ndarray) -> tuple[np.ndarray, int]:
-    """The lips of the longest run of consecutive windows among `starts`: (W, D), first frame."""
-    run = longest_run(starts)
+    run = longest_run(clip.starts)
     first = int(run[0])
-    return expert.embed_lips(clip.read(first, len(run) + WINDOW - 1)), first
+    sound = pcm16(load_wav(os.path.join(folder, "audio.wav")))
+    return expert.embed_lips(clip.read(first, len(run) + WINDOW - 1)), sound, first
 
 
 def longest_run(frames: np.ndarray) -> np.ndarray:

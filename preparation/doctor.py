@@ -207,7 +207,8 @@ def examine(
         done = pool.map(lambda name: measure_clip(preprocessed_root, name, hp), chosen)
         bar = tqdm(done, total=len(chosen), unit="clip", disable=not sys.stderr.isatty())
         clips = list(bar)
-    ask_expert(preprocessed_root, clips, judge, hp, known_sync(filelists) if filelists else {})
+    known = known_sync(filelists, preprocessed_root) if filelists else {}
+    ask_expert(preprocessed_root, clips, judge, hp, known)
     summary = summarise(clips, groups, filelists, bool(speaker_pattern))
     findings = find(clips, summary, preprocessed_root, expert)
     report = {"root": preprocessed_root, "verdict": verdict(findings), "findings": findings}

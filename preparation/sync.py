@@ -98,7 +98,7 @@ def correct_root(
     return verdicts
 
 
-def known_sync(filelists: str) -> dict[str, dict]:
+def known_sync(filelists: str, root: str) -> dict[str, dict]:
     """Clip -> {"shift": as the lists in this folder have it} and, if a correction wrote these lists
     or others from them, {"offset", "confidence", "expert", "kept"} of the clips it judged.
     """
@@ -108,7 +108,7 @@ def known_sync(filelists: str) -> dict[str, dict]:
     known = {name: entry | {"shift": 0} for name, entry in known.items()}
     for split in SPLITS:
         path = os.path.join(filelists, f"{split}.txt")
-        for name, shift in read_entries(path) if os.path.isfile(path) else ():
+        for name, shift in read_entries(path, root) if os.path.isfile(path) else ():
             known.setdefault(os.path.normpath(name), {})["shift"] = shift
     return known
 
@@ -141,16 +141,15 @@ def _judge_all(
         ask, on_gpu = expert.clip_offset, False
     else:
         ask, on_gpu = functools.partial(clip_offset, expert), expert.device.type != "cpu"
-    before, judged = _read_log(log), {}
-    _write_log(log, before.values())  # without the line that a kill tore
+    before, judged, quiet = _read_log(log), {}, not sys.stderr.isatty()
+    if before:
+        _write_log(log, before.values())  # without the line that a kill tore
     # on a GPU, threads decode while it computes
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1) if on_gpu else 1)
     try:
         found = pool.map(judge, names)
         with open(log, "a", encoding="utf-8") as file:
-            for entry in tqdm(
-                found, None, len(names), unit="clip", disable=not sys.stderr.isatty()
-            ):
+            for entry in tqdm(found, None, len(names), unit="clip", disable=quiet):
                 judged[entry["name"]] = entry
                 if entry["offset"] is not None and entry is not before.get(entry["name"]):
                     file.write(json.dumps(entry) + "\n")

@@ -80,7 +80,7 @@ def set_sync(monkeypatch, offset, confidence=0.5):
     from preparation import doctor
 
     class EmptyExpert(torch.nn.Linear):
-        img_size = 96
+        img_size, embed_audio = 96, None
 
     expert = sync_offset.ColorExpert(EmptyExpert(1, 1), "hand.pth 0123")
     monkeypatch.setattr(doctor, "load_expert", lambda path, device: expert)

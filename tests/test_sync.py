@@ -159,9 +159,9 @@ def test_verdicts_and_lists(root, expert, capsys):
     assert dropped["c/gone"] == ["not in the root", "", ""] and len(dropped) == 6
     assert {path: path.read_bytes() for path in root.rglob("*.*")} == before  # as it was
     shutil.copytree(out, root.parent / "lists_synced")
-    known = known_sync(str(root.parent / "lists"))
+    known = known_sync(str(root.parent / "lists"), str(root))
     assert known["a/late"].items() >= {"offset": -7, "shift": 2, "kept": True}.items()
-    assert known_sync(str(out))["a/late"].items() >= {"offset": -7, "shift": -7}.items()
+    assert known_sync(str(out), str(root))["a/late"].items() >= {"offset": -7, "shift": -7}.items()
     assert known["a/far"]["kept"] is False and known["a/far"]["expert"] == EXPERT.label
     assert known["b/short"] == {"shift": 0}
     report = capsys.readouterr().out
@@ -201,7 +201,10 @@ def test_judged_clips_are_not_judged_again_and_may_be_decided_anew(root, expert,
     other = ColorExpert(EXPERT.model, "other.pth 4567")
     monkeypatch.setattr(sync, "load_expert", lambda path, device: other)
     correct(root)
-    assert "a/far" in judged and known_sync(f"{root}_lists")["a/late"]["expert"] == other.label
+    assert (
+        "a/far" in judged
+        and known_sync(f"{root}_lists", str(root))["a/late"]["expert"] == other.label
+    )
 
 
 def test_a_killed_run_is_gone_on_with(root, expert, monkeypatch):
@@ -214,7 +217,7 @@ def test_a_killed_run_is_gone_on_with(root, expert, monkeypatch):
         patch.setattr(sync, "clip_offset", dying)
         correct(root)
     assert sorted(os.listdir(f"{root}_lists")) == ["offsets.jsonl"]
-    assert set(known_sync(f"{root}_lists")) == {"a/far", "a/in_sync"}
+    assert set(known_sync(f"{root}_lists", str(root))) == {"a/far", "a/in_sync"}
     assert correct(root)["a/late"].offset == -7
 
 
