@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from errors import InputError, require_file
 from media.files import replacing
+from media.lists import read_lines
 from models import GENERATORS
 
 
@@ -294,8 +295,9 @@ def get_image_list(
 
 
 def read_filelist(path: str | os.PathLike) -> list[str]:
-    """The names in a filelist: one `dir/video` a line; what follows a space is ignored, as in
-    LRS2's own lists.
+    """The names in a filelist, each once: one `dir/video` a line; what follows a space is ignored,
+    as in LRS2's own lists, and Windows' separators and quotes are understood.
     """
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return [line.split()[0] for line in file if line.strip()]
+    lines = (line.split()[0] for line in read_lines(path, "filelist") if line)
+    names = (os.path.normpath(line.strip("\"'").replace("\\", "/")) for line in lines)
+    return list(dict.fromkeys(names))

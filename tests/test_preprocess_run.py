@@ -12,11 +12,11 @@ import time
 
 import pytest
 from conftest import REPOSITORY, assert_refused, is_deaf_to_interrupts, run_script
+from preparation.clip_writer import Busy, claim
+from preparation.pipeline import Result, Settings
 
 from corpus.listing import in_shard
-from preparation.clip_writer import Busy, claim
 from preparation.pieces import PieceRules
-from preparation.pipeline import Result, Settings
 from preparation.run import Usage, run, run_on_ray
 
 FLAGS = ("--ngpu", "0", "--detector", "boxes", "--workers", "2")  # known boxes: quick
