@@ -44,8 +44,8 @@ def read_pairs(path: str | os.PathLike, kind: str = "unpaired") -> list[Pair]:
     """The pairs of a list of one of the kinds above; InputError naming the line at fault."""
     columns = COLUMNS[kind]
     pairs = []
-    for index, line in enumerate(read_lines(path, "filelist")):
-        if not line or line.startswith("#"):
+    for index, line in enumerate(read_lines(path, "filelist", " \n")):
+        if not line.strip() or line.lstrip().startswith("#"):
             continue
         names = _fields(line)
         if len(names) != len(columns):

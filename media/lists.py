@@ -9,8 +9,9 @@ from errors import InputError, require_file
 LIST_LINE = 4096  # characters; no path is longer, and a list of paths is not some other big file
 
 
-def read_lines(path: str | os.PathLike, what: str = "list") -> list[str]:
-    """Every line of a text file, without the blanks around it; blank lines are kept, as "".
+def read_lines(path: str | os.PathLike, what: str = "list", blanks: str | None = None) -> list[str]:
+    """Every line of a text file, without the `blanks` (None: all white space) around it; blank
+    lines are kept, as "".
 
     As Notepad saves them too: UTF-8 with or without a mark at its beginning, lines that end with
     CR LF. Bytes that are not UTF-8 come back as os.fsdecode gives them in file names. InputError
@@ -21,7 +22,7 @@ def read_lines(path: str | os.PathLike, what: str = "list") -> list[str]:
         for line in file:
             if len(line) > LIST_LINE or "\0" in line:
                 raise InputError(f"{what} is not a text file of names: {path}")
-            lines.append(line.strip())
+            lines.append(line.strip(blanks))
     return lines
 
 
