@@ -154,3 +154,10 @@ def test_a_video_that_another_run_works_on_is_left_to_it(tmp_path):
     with claim(str(tmp_path / "a/b")):
         pass
     assert not (tmp_path / "a/b.part").exists()
+
+
+def test_nothing_that_only_unix_has_is_needed_to_import():
+    code = (
+        "import sys; sys.modules['fcntl'] = None; import preprocess, preparation.run, lipsync.jobs"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
