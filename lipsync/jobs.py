@@ -112,20 +112,21 @@ def _in_turn(args: argparse.Namespace, jobs: list[Job]) -> Iterator[tuple[Job, d
 def _in_processes(args: argparse.Namespace, jobs: list[Job]) -> Iterator[tuple[Job, dict]]:
     """Each job with its result, as they end. A process that dies costs its job; another follows."""
     count = min(args.workers, len(jobs))
-    processes = [Process(_start, (args, count), _failed) for _ in range(count)]
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    share = max(1, cores // max(1, count))
+    processes = [Process(_start, (args, share), _failed) for _ in range(count)]
     workers = [worker for process in processes for worker in process.workers]
     return share_out(jobs, workers, lambda: stop_all(processes))
 
 
-def _start(args: argparse.Namespace, processes: int) -> Callable[[Job], dict]:
-    """In a process: its network, and its share of the cores."""
+def _start(args: argparse.Namespace, cores: int) -> Callable[[Job], dict]:
+    """In a process: its network, and what does a job with it."""
+    os.environ["OMP_NUM_THREADS"] = str(cores)  # of torch, which is not loaded yet, and OpenVINO
     import cv2
-    import torch
 
     from lipsync.engine import create_lipsync
 
-    cores = max(1, torch.get_num_threads() // processes)
-    torch.set_num_threads(cores)
     cv2.setNumThreads(cores)
     return functools.partial(_do, create_lipsync(args))
 
