@@ -142,8 +142,13 @@ class WindowDataset(torch.utils.data.Dataset):
             found = list(pool.map(self.index, folders, shifts))
         self.clips = [clip for clip in found if isinstance(clip, Clip)]
         self.unusable = Counter(reason for reason in found if isinstance(reason, str))
+        first: dict[str, str] = {}
+        for folder, reason in zip(folders, found, strict=True):
+            if isinstance(reason, str):
+                first.setdefault(reason, folder)
         reasons = ", ".join(
-            f"{count} with {reason}" for reason, count in self.unusable.most_common()
+            f"{count} with {reason}, first {first[reason]}"
+            for reason, count in self.unusable.most_common()
         )
         if not self.clips:
             raise InputError(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 
 
@@ -45,21 +44,6 @@ def run_cli(
         print(f"error: {reason}", file=sys.stderr)
         code = 2
     sys.exit(code)
-
-
-@contextlib.contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
-    """Processes that multiprocessing starts in here never meet Ctrl-C, which a terminal sends to
-    all: it is for their parent, which ends them.
-    """
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # now: its own start would let interrupts through again
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))  # inherited
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
 
 
 def require_file(path: str | os.PathLike, what: str) -> str:

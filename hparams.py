@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from errors import InputError, require_file
 from media.files import replacing
+from media.lists import read_lines
 from models import GENERATORS
 
 
@@ -304,7 +305,7 @@ def read_split(
 
 
 def read_filelist(path: str | os.PathLike) -> list[str]:
-    """The names in a filelist."""
+    """The names in a filelist, as often as they stand there: a clip named twice is drawn twice."""
     return [name for name, _ in read_entries(path)]
 
 
@@ -315,14 +316,14 @@ def read_entries(
     to be delayed by 3 frames (preparation/sync.py writes these).
 
     What else follows a space is ignored, as in LRS2's own lists, unless it belongs to the name of a
-    folder below data_root.
+    folder below data_root. Windows' separators and quotes are understood.
     """
     entries = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in filter(None, map(str.strip, file)):
-            found = SHIFTED.fullmatch(line)
-            name, shift = (found[1], int(found[2])) if found else (line, 0)
-            if len(name.split()) > 1 and not os.path.isdir(os.path.join(data_root, name)):
-                name = name.split()[0]
-            entries.append((name, shift))
+    for line in filter(None, read_lines(path, "filelist")):
+        found = SHIFTED.fullmatch(line)
+        name, shift = (found[1], int(found[2])) if found else (line, 0)
+        name = name.strip("\"'").replace("\\", "/")
+        if len(name.split()) > 1 and not os.path.isdir(os.path.join(data_root, name)):
+            name = name.split()[0].strip("\"'")
+        entries.append((os.path.normpath(name), shift))
     return entries

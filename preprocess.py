@@ -12,6 +12,7 @@ with what is missing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -23,8 +24,9 @@ from face_detection import DETECTORS
 from face_detection.arguments import add_detector_arguments, detector_options
 
 if TYPE_CHECKING:
-    from preparation.pipeline import Result, Settings
-    from preparation.run import Usage
+    from preparation.process import Result, Settings
+
+SHOWN = 10  # failures that are printed; the file has all
 
 # OpenCV, torch and the detectors are imported inside the functions, so that --help answers at once
 
@@ -133,8 +135,8 @@ def _check(args: argparse.Namespace) -> None:
 
 def preprocess(args: argparse.Namespace) -> int:
     """Videos to clips; returns the number of videos that failed."""
+
     from corpus.listing import find_videos, in_shard, is_lrs2
-    from preparation.report import failures_path, report
 
     everything = find_videos(args.data_root)
     videos = [video for video in everything if in_shard(video[0], args.shard)]
@@ -146,46 +148,48 @@ def preprocess(args: argparse.Namespace) -> int:
     except OSError as error:
         raise InputError(f"cannot write to {args.preprocessed_root}: {error.strerror}") from error
     split = args.split == "on" or args.split == "auto" and not is_lrs2([v[0] for v in everything])
-    results, seconds, usage = _run(videos, args, split)
-    failed = report(results, seconds, failures_path(args.preprocessed_root, args.shard), usage)
+    start = time.monotonic()
+    results = _run(videos, args, split)
+    failed = _report(results, time.monotonic() - start, args)
     if failed == len(videos):
         reason = Counter(result.error for result in results).most_common(1)[0][0]
         raise InputError(f"all {failed} videos failed, most with: {reason}")
     return failed
 
 
-def _run(
-    videos: list[tuple[str, str]], args: argparse.Namespace, split: bool
-) -> tuple[list[Result], float, Usage]:
+def _run(videos: list[tuple[str, str]], args: argparse.Namespace, split: bool) -> list[Result]:
     from tqdm import tqdm
 
-    from preparation.run import Usage, run, run_on_ray
+    from preparation.run import run, run_on_ray
 
     ngpu = _gpus() if args.ngpu is None else args.ngpu
-    settings = _settings(args, split, ngpu)
-    usage = Usage()
+    workers = min(args.workers_per_gpu if ngpu else args.workers, len(videos))
+    settings = _settings(args, split, workers)
     if args.ray:
-        stream = run_on_ray(videos, settings, args.ray, ngpu > 0, usage)
+        stream = run_on_ray(videos, settings, args.ray, ngpu > 0)
     else:
-        devices = [f"cuda:{gpu}" for gpu in range(ngpu)] or ["cpu"]
-        stream = run(videos, settings, devices, usage)
-    start, results, failures = time.monotonic(), [], 0
-    with tqdm(total=len(videos), unit="video", disable=not sys.stderr.isatty()) as bar:
-        try:
-            for result in stream:
-                results.append(result)
-                failures += result.error is not None
-                bar.set_postfix(failed=failures, refresh=False)
-                bar.update()
-        finally:
-            stream.close()  # now, not when it is collected: its threads must end first
-    return results, time.monotonic() - start, usage
+        stream = run(videos, settings, [f"cuda:{gpu}" for gpu in range(ngpu)] or ["cpu"])
+    results, failures = [], 0
+    bar = tqdm(total=len(videos), unit="video", disable=not sys.stderr.isatty())
+    # closed now, not when it is collected: its threads must end first
+    with bar, contextlib.closing(stream):
+        for result in stream:
+            results.append(result)
+            failures += result.error is not None
+            bar.set_postfix(failed=failures, refresh=False)
+            bar.update()
+    return results
 
 
-def _settings(args: argparse.Namespace, split: bool, ngpu: int) -> Settings:
-    from preparation.clip_writer import FPS
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _settings(args: argparse.Namespace, split: bool, workers: int) -> Settings:
     from preparation.pieces import PieceRules
-    from preparation.pipeline import Settings
+    from preparation.process import FPS, Settings
 
     return Settings(
         preprocessed_root=os.path.abspath(args.preprocessed_root),
@@ -193,15 +197,46 @@ def _settings(args: argparse.Namespace, split: bool, ngpu: int) -> Settings:
         detector_options={} if args.detector == "boxes" else detector_options(args),
         batch_size=args.batch_size,
         rules=PieceRules(split, round(args.min_seconds * FPS), round(args.max_seconds * FPS)),
-        workers=args.workers_per_gpu if ngpu else args.workers,
+        workers=workers,
         float32=args.float32,
     )
 
 
-def _gpus() -> int:
-    import torch
+def _report(results: list[Result], seconds: float, args: argparse.Namespace) -> int:
+    """Print what was done, write the failures' file (each shard's its own), return their number."""
+    from media.files import replacing
 
-    return torch.cuda.device_count()
+    def total(what: str) -> int:
+        return sum(getattr(result, what) for result in results)
+
+    failed = sorted((result for result in results if result.error), key=lambda result: result.name)
+    done = len(results) - len(failed) - total("skipped") - total("busy")
+    clips, frames, faces = total("clips"), total("frames"), total("faces")
+    rate = f" ({clips / seconds:.2f} clips/s, {frames / seconds:.0f} frames/s)" if done else ""
+    busy = f", {total('busy')} are another run's" if total("busy") else ""
+    print(
+        f"{done} videos done in {seconds:.0f} s: {clips} clips{rate}; "
+        f"{total('skipped')} were finished before, {len(failed)} failed{busy}"
+    )
+    if frames:
+        print(f"{frames} frames, a face in {faces} ({100 * faces / frames:.2f}%)")
+    if total("crowded") or total("short"):
+        print(f"{total('crowded')} clips show other people too; ", end="")
+        print(f"{total('short')} short pieces were left out")
+    i, n = args.shard
+    name = f"failures-{i}of{n}.tsv" if n > 1 else "failures.tsv"
+    path = os.path.join(args.preprocessed_root, name)
+    if failed:
+        with replacing(path, "wb") as file:
+            file.writelines(os.fsencode(f"{result.name}\t{result.error}\n") for result in failed)
+    elif os.path.exists(path):
+        os.remove(path)
+    for result in failed[:SHOWN]:
+        line = f"failed: {result.name}: {result.error}"
+        print(line.encode(errors="backslashreplace").decode())  # names may not be UTF-8
+    if len(failed) > SHOWN:
+        print(f"... and {len(failed) - SHOWN} more: {path}")
+    return len(failed)
 
 
 def make_filelists(args: argparse.Namespace) -> None:

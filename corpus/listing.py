@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 
 from errors import InputError
 from media.files import replacing
+from media.lists import join_listed, read_lines
 
 VIDEO_ENDINGS = (
     *(".mp4", ".mpg", ".mpeg", ".avi", ".mov", ".mkv", ".webm"),
     *(".m4v", ".flv", ".ts", ".mts", ".wmv", ".3gp"),
 )
-PART = ".part"  # a clip in the making lies in <name>.part
+PART, LOCK = ".part", ".lock"  # a clip in the making lies in <name>.part, beside a lock
 LRS2_NAME = re.compile(r"[^/]+/\d{5}")
-LIST_LINE = 4096  # characters; no path is longer, and a list of paths is not some other big file
 SPLITS = ("train", "val", "test")
 
 
@@ -33,7 +33,13 @@ def find_videos(data_root: str) -> list[tuple[str, str]]:
     if os.path.isdir(data_root):
         if os.path.basename(os.path.normpath(data_root)) == "mvlrs_v1":
             data_root = os.path.join(data_root, "main")
-        paths, base = list(_walk(data_root)), os.path.abspath(data_root)
+        paths = [
+            os.path.join(folder, name)
+            for folder, _, names in _walk(data_root)
+            for name in names
+            if _is_video(name) and not name.startswith(".")
+        ]
+        base = os.path.abspath(data_root)
         where = f"no video ({' '.join(VIDEO_ENDINGS)}) below {data_root}"
     elif not os.path.exists(data_root):
         raise InputError(f"--data_root is neither a folder nor a file: {data_root}")
@@ -59,44 +65,48 @@ def find_videos(data_root: str) -> list[tuple[str, str]]:
 
 
 def clip_name(path: str, base: str) -> str:
-    """`dir/video` for a video below `base`; one right in it gets the base's own name for <dir>."""
+    """`dir/video` for a video below `base`; one right in it gets the base's own name for <dir>.
+
+    Always UTF-8, and no part of it ends like a clip in the making.
+    """
     name = os.path.relpath(os.path.splitext(os.path.abspath(path))[0], base)
     if os.path.dirname(name) == "":
         name = os.path.join(os.path.basename(base) or "videos", name)
-    name = "_".join(name.split())
-    return name[: -len(PART)] + "_part" if name.endswith(PART) else name
+    # a byte of a name that is not UTF-8, say 0xfc, comes as U+DCFC: it becomes xfc
+    plain = (f"x{ord(c) - 0xDC00:x}" if "\udc80" <= c <= "\udcff" else c for c in name)
+    name = "_".join("".join(plain).split())
+    parts = (f"{p[: -len(PART)]}_part" if p.endswith(PART) else p for p in name.split(os.sep))
+    return os.sep.join(parts)
 
 
 def _is_video(path: str) -> bool:
     return path.lower().endswith(VIDEO_ENDINGS)
 
 
-def _walk(root: str) -> Iterator[str]:
-    """Paths of the videos below root; links to folders are followed, each folder once."""
+def _walk(root: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """os.walk in the order of names that follows links too, but enters each folder once: under its
+    own name where it has one below root, so behind all that is no link.
+    """
     seen: set[str] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        for name in sorted(names):
-            if _is_video(name) and not name.startswith("."):
-                yield os.path.join(folder, name)
+    todo = [root]
+    for top in todo:  # grows while it is walked
+        for folder, folders, names in os.walk(top):
+            real = os.path.realpath(folder)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders.sort()
+            yield folder, folders, sorted(names)
+            paths = (os.path.join(folder, name) for name in folders)
+            todo += [path for path in paths if os.path.islink(path)]
 
 
 def _read_list(path: str) -> list[str]:
     """Paths of a list file in its order, each once."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line.strip() for line in file]
-    except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"--data_root {path} is no folder, video or text file of paths") from error
-    if any(len(line) > LIST_LINE or "\0" in line for line in lines):
-        raise InputError(f"--data_root {path} is no folder, video or text file of paths")
     folder = os.path.dirname(os.path.abspath(path))
-    return list(dict.fromkeys(os.path.join(folder, line) for line in lines if line))
+    lines = filter(None, read_lines(path, "--data_root"))
+    return list(dict.fromkeys(join_listed(folder, line) for line in lines))
 
 
 def is_lrs2(names: Sequence[str]) -> bool:
@@ -119,35 +129,45 @@ def in_shard(name: str, shard: tuple[int, int]) -> bool:
     return zlib.crc32(name.encode()) % shard[1] == shard[0] - 1
 
 
+def is_done(folder: str) -> bool:
+    """Whether a video has been finished: as one clip, or as pieces."""
+    return any(os.path.exists(os.path.join(folder, name)) for name in ("clip.json", "pieces.json"))
+
+
 def find_clips(preprocessed_root: str) -> list[str]:
     """Names of the finished clips (`dir/video` or `dir/video/piece`), sorted; InputError if none.
 
-    A clip in the making (`*.part`) is not one.
+    A clip in the making is not one.
     """
     if not os.path.isdir(preprocessed_root):
         raise InputError(f"--preprocessed_root is not a folder: {preprocessed_root}")
     clips = []
-    for folder, folders, names in os.walk(preprocessed_root, followlinks=True):
+    for folder, folders, names in _walk(preprocessed_root):
         if "clip.json" in names:
             clips.append(os.path.relpath(folder, preprocessed_root))
+        if "clip.json" in names or folder.endswith(PART) and LOCK in names:
             folders.clear()
-        folders[:] = [name for name in folders if not name.endswith(PART)]
     if not clips:
         raise InputError(f"no clip below {preprocessed_root}: run preprocess.py --data_root first")
     return sorted(clips)
 
 
-def clip_groups(names: Sequence[str], pattern: str | None = None) -> dict[str, str]:
-    """Clip name -> the speaker or source that must not be in two splits.
-
-    That is the first folder (LRS2's <dir>), or, where there are fewer than three of those, the
-    source video. pattern: a regular expression whose first group, or whole match, is the speaker.
+def speakers_of(names: Sequence[str], pattern: str | None = None) -> dict[str, str]:
+    """Clip name -> who speaks: the first folder (LRS2's <dir>), or what `pattern` finds, a regular
+    expression's first group or whole match.
     """
     if pattern:
         return {name: _match(pattern, name) for name in names}
-    folders = {name: name.split(os.sep)[0] for name in names}
-    if len(set(folders.values())) >= len(SPLITS):
-        return folders
+    return {name: name.split(os.sep)[0] for name in names}
+
+
+def clip_groups(names: Sequence[str], pattern: str | None = None) -> dict[str, str]:
+    """Clip name -> what must not be in two splits: the speaker, or, where that is one alone for all
+    by the folders, the source video.
+    """
+    speakers = speakers_of(names, pattern)
+    if pattern or len(set(speakers.values())) > 1:
+        return speakers
     return {name: os.sep.join(name.split(os.sep)[:2]) for name in names}
 
 
@@ -193,8 +213,9 @@ def split_groups(
     sizes = Counter(groups.values())
     if len(sizes) < len(shares):
         raise InputError(
-            f"{len(sizes)} speakers or sources cannot fill {len(shares)} splits: "
-            "a speaker in two of them would flatter every score"
+            f"{len(sizes)} speakers or sources cannot fill {len(shares)} splits: a speaker in two "
+            "of them would flatter every score; ask for fewer splits, or, where the first folders "
+            'are no speakers, split by videos: --speaker_pattern "[^/]+/[^/]+"'
         )
     order = np.random.default_rng(seed).permutation(sorted(sizes)).tolist()
     order.sort(key=lambda group: -sizes[group])  # big ones first: the small ones even out the rest
@@ -219,7 +240,7 @@ def write_filelists(splits: dict[str, list[str]], folder: str) -> None:
         os.makedirs(folder, exist_ok=True)
         for split, names in splits.items():
             path = os.path.join(folder, f"{split}.txt")
-            with replacing(path) as file:
-                file.writelines(f"{name}\n" for name in names)
+            with replacing(path, "wb") as file:
+                file.writelines(os.fsencode(f"{name}\n") for name in names)
     except OSError as error:
         raise InputError(f"cannot write filelists to {folder}: {error.strerror}") from error

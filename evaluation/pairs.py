@@ -15,8 +15,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from corpus.listing import LIST_LINE, VIDEO_ENDINGS
-from errors import InputError, require_file
+from corpus.listing import VIDEO_ENDINGS
+from errors import InputError
+from media.lists import join_listed, read_lines
 
 COLUMNS = {
     "unpaired": ("audio", "video"),
@@ -41,26 +42,19 @@ class Pair:
 
 def read_pairs(path: str | os.PathLike, kind: str = "unpaired") -> list[Pair]:
     """The pairs of a list of one of the kinds above; InputError naming the line at fault."""
-    path = require_file(path, "filelist")
     columns = COLUMNS[kind]
     pairs = []
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            for index, line in enumerate(file):
-                if len(line) > LIST_LINE or "\0" in line:
-                    raise InputError(f"filelist {path} is not a text file of names")
-                if not line.strip() or line.lstrip().startswith("#"):
-                    continue
-                names = _fields(line)
-                if len(names) != len(columns):
-                    raise InputError(
-                        f"filelist {path}, line {index + 1}: {len(names)} names where "
-                        f"`{' '.join(columns)}` is expected (names with blanks: put tabs between)"
-                    )
-                named = dict(zip(columns, names, strict=True))
-                pairs.append(Pair(index, named.get("audio", named["video"]), named["video"]))
-    except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"filelist {path} is not a text file of names") from error
+    for index, line in enumerate(read_lines(path, "filelist", " \n")):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        names = _fields(line)
+        if len(names) != len(columns):
+            raise InputError(
+                f"filelist {path}, line {index + 1}: {len(names)} names where "
+                f"`{' '.join(columns)}` is expected (names with blanks: put tabs between)"
+            )
+        named = dict(zip(columns, names, strict=True))
+        pairs.append(Pair(index, named.get("audio", named["video"]), named["video"]))
     if not pairs:
         raise InputError(f"filelist {path} names nothing")
     return pairs
@@ -83,7 +77,7 @@ def resolve(root: str | os.PathLike, name: str) -> str | None:
         names.append(f"{found[1]}/test/{name}")
     for candidate in names:
         for ending in ("", *VIDEO_ENDINGS):
-            path = os.path.join(root, candidate + ending)
+            path = join_listed(root, candidate + ending)
             if os.path.isfile(path):
                 return path
     return None

@@ -12,21 +12,17 @@ to `<manifest>.status.jsonl`: the same command again does what has failed, chang
 from __future__ import annotations
 
 import argparse
-import collections
 import contextlib
+import functools
 import json
-import multiprocessing
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable, Iterator
 
-from errors import InputError, deaf_to_interrupts
+from errors import InputError
 from lipsync.manifest import Job, read_manifest
-
-PATIENCE = 20  # seconds a worker gets to clean up before it is killed
+from media.workers import Process, share_out, stop_all
 
 
 def run_manifest(args: argparse.Namespace, options: dict) -> int:
@@ -114,90 +110,31 @@ def _in_turn(args: argparse.Namespace, jobs: list[Job]) -> Iterator[tuple[Job, d
 
 
 def _in_processes(args: argparse.Namespace, jobs: list[Job]) -> Iterator[tuple[Job, dict]]:
-    """Each job with its result, as they end. A worker that dies costs its job; another follows."""
-    waiting = collections.deque(jobs)
+    """Each job with its result, as they end. A process that dies costs its job; another follows."""
     count = min(args.workers, len(jobs))
-    share = max(1, len(os.sched_getaffinity(0)) // max(1, count))  # cores
-    working: dict[Connection, tuple] = {}  # the process and its job
-    try:
-        while waiting or working:
-            while waiting and len(working) < count:
-                process, pipe = _start_worker(args, share)
-                working[pipe] = process, waiting.popleft()
-                with contextlib.suppress(OSError):  # died at once: found out below
-                    pipe.send(working[pipe][1])
-            for pipe in wait(list(working)):
-                process, job = working.pop(pipe)
-                try:
-                    result = pipe.recv()
-                except (EOFError, OSError):
-                    result = {"status": "failed", "reason": _end(process, job), "seconds": None}
-                if isinstance(result, InputError):
-                    raise result
-                yield job, result
-                if process.is_alive() and waiting:
-                    working[pipe] = process, waiting.popleft()
-                    with contextlib.suppress(OSError):
-                        pipe.send(working[pipe][1])
-                else:
-                    pipe.close()  # its worker ends
-                    process.join(PATIENCE)
-    finally:
-        for process, _ in working.values():
-            process.terminate()
-        for process, job in working.values():
-            _end(process, job)
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    share = max(1, cores // max(1, count))
+    processes = [Process(_start, (args, share), _failed) for _ in range(count)]
+    workers = [worker for process in processes for worker in process.workers]
+    return share_out(jobs, workers, lambda: stop_all(processes))
 
 
-def _start_worker(args: argparse.Namespace, cores: int) -> tuple:
-    context = multiprocessing.get_context("spawn")  # a fork would share CUDA and threads
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(args, theirs, cores), daemon=True)
-    with deaf_to_interrupts():
-        process.start()
-    theirs.close()
-    return process, ours
-
-
-def _work(args: argparse.Namespace, pipe: Connection, cores: int) -> None:
-    """A worker: one network, one job after the other until the pipe is closed."""
-
-    def stop(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: cleaning up is not interrupted
-        sys.exit(143)
-
-    signal.signal(signal.SIGTERM, stop)
+def _start(args: argparse.Namespace, cores: int) -> Callable[[Job], dict]:
+    """In a process: its network, and what does a job with it."""
+    os.environ["OMP_NUM_THREADS"] = str(cores)  # of torch, which is not loaded yet, and OpenVINO
     import cv2
-    import torch
 
     from lipsync.engine import create_lipsync
 
-    torch.set_num_threads(cores)
     cv2.setNumThreads(cores)
-    lipsync = None
-    with contextlib.suppress(EOFError, BrokenPipeError):
-        while True:
-            job = pipe.recv()
-            try:
-                lipsync = lipsync or create_lipsync(args)
-            except InputError as error:  # of no job: all would meet it
-                pipe.send(error)
-                break
-            pipe.send(_do(lipsync, job))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending
+    return functools.partial(_do, create_lipsync(args))
 
 
-def _end(process: multiprocessing.Process, job: Job) -> str:
-    """Wait for a worker that is ending, remove what it could not, and say how it ended."""
+def _failed(job: Job, pid: int, how: str) -> dict:
+    """The result of a job whose process ended; what that could not remove is removed."""
     from media.write import partial_path
 
-    process.join(PATIENCE)
-    if process.is_alive():
-        process.kill()
-        process.join()
     with contextlib.suppress(OSError):
-        os.remove(partial_path(job.outfile, process.pid))
-    code = process.exitcode
-    if code is not None and code < 0:
-        return f"its worker was killed (signal {-code})"
-    return f"its worker ended (exit code {code})"
+        os.remove(partial_path(job.outfile, pid))
+    return {"status": "failed", "reason": f"its worker {how}", "seconds": None}

@@ -8,10 +8,11 @@ import json
 import os
 from dataclasses import dataclass
 
-from errors import InputError, require_file
+from errors import InputError
 from face_detection.arguments import weights_files
 from lipsync.options import REFERENCES, add_arguments, boolean, options_from
 from media.files import stamp
+from media.lists import join_listed, read_lines
 
 PATHS = ("face", "audio", "outfile")
 
@@ -31,18 +32,15 @@ class Job:
 
 def read_manifest(args: argparse.Namespace, options: dict) -> list[Job]:
     """Its rows; InputError naming line and column of what cannot be used."""
-    path = require_file(args.manifest, "manifest")
+    path = args.manifest
     flags = _FlagParser(add_help=False, prog="")
     add_arguments(flags)
     jobs = []
+    reader = csv.DictReader(read_lines(path, "manifest"), strict=True)
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            _check_header(path, reader.fieldnames or [], flags)
-            for row in reader:
-                jobs.append(_job(args, options, flags, row, reader.line_num))
-    except UnicodeDecodeError as error:
-        raise InputError(f"manifest is not UTF-8 text: {path}") from error
+        _check_header(path, reader.fieldnames or [], flags)
+        for row in reader:
+            jobs.append(_job(args, options, flags, row, reader.line_num))
     except csv.Error as error:
         raise InputError(f"manifest is no CSV: {path}, line {reader.line_num}: {error}") from error
     if not jobs:
@@ -90,7 +88,7 @@ def _job(
     reference = options["reference"]
     if "reference" in own and reference not in REFERENCES:
         options["reference"] = reference = os.path.join(folder, reference)
-    face, audio, outfile = (os.path.join(folder, cells[name]) for name in PATHS)
+    face, audio, outfile = (join_listed(folder, cells[name]) for name in PATHS)
     names = ("backend", "int8", "detector", "det_size")
     model = {name: str(getattr(args, name)) for name in names}
     files = (face, audio, args.checkpoint_path, *weights_files(args).values(), args.boxes)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from corpus.clips import Clip, index_clip, open_mel, read_record
-from corpus.listing import SPLITS, clip_groups, find_clips
+from corpus.listing import SPLITS, clip_groups, find_clips, speakers_of
 from errors import InputError
 from experts.offset import Expert, clip_offset, load_expert
 from face_detection.base import Box
@@ -64,6 +64,11 @@ class Test:
     seen: str
     why: str
     do: str
+
+    def fails(self, value: float) -> bool:
+        return (self.low is not None and value < self.low) or (
+            self.high is not None and value > self.high
+        )
 
 
 # "good" below: 236 real and synthetic clips in order
@@ -186,19 +191,16 @@ def examine(
 
     filelists: folder of train.txt, val.txt, test.txt. expert: checkpoint of a SyncNet_color or
     SyncNet v2, run on `device`. max_clips: look at so many, drawn by seed; 0: at all. InputError
-    where there is no clip or `out` cannot be written.
+    where there is no clip, OSError where `out` cannot be written.
     """
     import cv2
     from tqdm import tqdm
 
     hp, names = HParams(), find_clips(preprocessed_root)
-    groups = clip_groups(names, speaker_pattern)
-    try:
-        os.makedirs(out, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror}") from error
+    speakers = speakers_of(names, speaker_pattern), clip_groups(names, speaker_pattern)
+    os.makedirs(out, exist_ok=True)
     judge = load_expert(expert, device) if expert else None  # before the work: it may be refused
-    chosen = list(names)
+    chosen = names
     if 0 < max_clips < len(names):
         drawn = np.random.default_rng(seed).choice(len(names), max_clips, replace=False)
         chosen = [names[i] for i in sorted(drawn)]
@@ -209,18 +211,15 @@ def examine(
         clips = list(bar)
     known = known_sync(filelists, preprocessed_root) if filelists else {}
     ask_expert(preprocessed_root, clips, judge, hp, known)
-    summary = summarise(clips, groups, filelists, bool(speaker_pattern))
+    summary = summarise(clips, *speakers, filelists)
     findings = find(clips, summary, preprocessed_root, expert)
     report = {"root": preprocessed_root, "verdict": verdict(findings), "findings": findings}
     report |= {"summary": summary, "clips": clips}
     text = page(report)
-    try:
-        write_json(os.path.join(out, "doctor.json"), report, indent=1)
-        with replacing(os.path.join(out, "doctor.txt")) as file:
-            file.write(text)
-        plot(report, os.path.join(out, "doctor.png"))
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror}") from error
+    write_json(os.path.join(out, "doctor.json"), report, indent=1)
+    with replacing(os.path.join(out, "doctor.txt")) as file:
+        file.write(text)
+    plot(report, os.path.join(out, "doctor.png"))
     print(text, end="")
     print(f"{out}: doctor.txt, doctor.json, doctor.png")
     return report
@@ -403,30 +402,27 @@ def ask_expert(
 
 
 def summarise(
-    clips: Sequence[dict], groups: dict[str, str], filelists: str | None, named: bool
+    clips: Sequence[dict], speakers: dict[str, str], groups: dict[str, str], filelists: str | None
 ) -> dict:
-    """The numbers about the corpus. groups: of all clips of the root, of which `clips` were
-    examined; named: by a pattern of the user's.
+    """The numbers about the corpus. Of all clips of the root, examined or not, speakers: who they
+    are of; groups: what must not be in two splits.
     """
     usable = [clip for clip in clips if clip["windows"]]
     judged = [clip for clip in clips if "sync" in clip]
     minutes: Counter = Counter()
+    for clip in usable:
+        minutes[speakers[clip["name"]]] += clip.get("seconds", 0.0) / 60
     sounds = defaultdict(list)  # digest -> clips
     for clip in clips:
-        name = clip["name"]
-        if clip["windows"]:
-            speaker = groups[name] if named else name.split(os.sep)[0]
-            minutes[speaker] += clip.get("seconds", 0.0) / 60
-        sounds[clip.pop("digest", name)].append(name)
+        sounds[clip.pop("digest", clip["name"])].append(clip["name"])
     copies = [names for names in sounds.values() if len(names) > 1]
     largest = max(minutes.values()) if len(minutes) > 1 else 0.0  # one is another finding
-    offsets = Counter(clip["offset"] for clip in judged if "offset" in clip)
     return {
         "found": len(groups),
         "examined": len(clips),
         "unexamined": len(groups) - len(clips),
         "usable": len(usable),
-        "unusable": dict(Counter(c["unusable"] for c in clips if "unusable" in c).most_common()),
+        "unusable": _counted(clips, "unusable"),
         "problems": {clip["name"]: clip["problems"] for clip in clips if clip["problems"]},
         "windows_expert": sum(clip["windows"] for clip in clips),
         "windows_generator": sum(clip.get("windows_generator", 0) for clip in clips),
@@ -436,15 +432,19 @@ def summarise(
         "largest_share": largest / (sum(minutes.values()) or 1),
         "medians": {name: _median(clip.get(name) for clip in usable) for name in MEDIANS},
         "judged": len(judged),
-        "not_judged": dict(Counter(c["not_judged"] for c in clips if "not_judged" in c)),
+        "not_judged": _counted(clips, "not_judged"),
         "experts": sorted({clip["sync"]["expert"] for clip in judged}),
         "confidence": _median(clip["sync"]["confidence"] for clip in judged),
         "shifted": sum(clip["sync"]["shift"] != 0 for clip in judged),
         "dropped": sum(not clip["sync"]["kept"] for clip in judged),
-        "offsets": {f"{offset:+d}": count for offset, count in offsets.most_common()},
+        "offsets": {f"{offset:+d}": n for offset, n in _counted(judged, "offset").items()},
         "copies": copies,
         **splits(clips, groups, copies, filelists),
     }
+
+
+def _counted(clips: Sequence[dict], measure: str) -> dict:
+    return dict(Counter(clip[measure] for clip in clips if measure in clip).most_common())
 
 
 def _median(values: Iterable[float | None]) -> float | None:
@@ -456,32 +456,28 @@ def splits(
     clips: Sequence[dict], groups: dict[str, str], copies: list, filelists: str | None
 ) -> dict:
     """What the filelists hold, and which speakers, clips and copies are in two of them."""
-    lists = {split: os.path.join(filelists or "", f"{split}.txt") for split in SPLITS}
-    lists = {split: path for split, path in lists.items() if filelists and os.path.isfile(path)}
-    dropped = {clip["name"] for clip in clips if clip.get("sync", {}).get("kept") is False}
-    where: dict[str, set] = defaultdict(set)  # clip -> its splits
-    speaker: dict[str, set] = defaultdict(set)
-    lines, missing, dropped_lines = {}, {}, 0
-    for split, path in lists.items():
-        names = [os.path.normpath(name) for name in read_filelist(path)]
-        lines[split] = len(names)
-        missing[split] = [name for name in names if name not in groups]
-        dropped_lines += sum(name in dropped for name in names)
+    lists = {}
+    for split in SPLITS if filelists else ():
+        path = os.path.join(filelists, f"{split}.txt")
+        if os.path.isfile(path):
+            lists[split] = read_filelist(path) if os.path.getsize(path) else []
+    where, speaker = defaultdict(set), defaultdict(set)  # clip, speaker -> splits
+    for split, names in lists.items():
         for name in names:
             where[name].add(split)
             if name in groups:
                 speaker[groups[name]].add(split)
-    apart = [c for c in copies if len(set().union(*(where.get(name, set()) for name in c))) > 1]
-    shares = [len(missing[split]) / lines[split] for split in lines if lines[split]]
+    dropped = {clip["name"] for clip in clips if clip.get("sync", {}).get("kept") is False}
+    missing = {split: [n for n in names if n not in groups] for split, names in lists.items()}
     return {
-        "filelists": len(lines),
-        "lines": lines,
+        "filelists": len(lists),
+        "lines": {split: len(names) for split, names in lists.items()},
         "missing": {split: names[:SHOWN] for split, names in missing.items()},
-        "missing_share": max(shares, default=0.0),
-        "dropped_listed": dropped_lines,
+        "missing_share": max((len(missing[s]) / (len(lists[s]) or 1) for s in lists), default=0.0),
+        "dropped_listed": sum(name in dropped for names in lists.values() for name in names),
         "clips_in_two": sorted(name for name, found in where.items() if len(found) > 1),
         "speakers_in_two": sorted(name for name, found in speaker.items() if len(found) > 1),
-        "copies_in_two": apart,
+        "copies_in_two": [c for c in copies if len(set().union(*(where[n] for n in c))) > 1],
     }
 
 
@@ -494,34 +490,24 @@ def find(clips: Sequence[dict], summary: dict, root: str, expert: str | None) ->
         if test.measure in summary:
             value = summary[test.measure]
             value = len(value) if isinstance(value, list) else value
-            share = float(value is not None and _outside(value, test))
+            share = float(value is not None and test.fails(value))
             seen = test.seen.format(value) if share else ""
         else:
             of = clips if test.measure in ("windows", "faults") else usable
             of = [clip for clip in of if clip.get(test.measure) is not None]
-            wrong = [clip["name"] for clip in of if _outside(clip[test.measure], test)]
+            wrong = [clip["name"] for clip in of if test.fails(clip[test.measure])]
             share = len(wrong) / (len(of) or 1)
             seen = f"{len(wrong)} of {len(of)} clips ({share:.1%}) {test.seen}"
             seen += f", e.g. {wrong[0]}" if wrong else ""
-        level = next((level for level, least in test.levels.items() if share >= least), None)
-        before = found.get(test.code)
-        if not share or level is None or (before and rank(before) <= LEVELS.index(level)):
-            continue
-        do = test.do
-        for place, path in paths.items():
-            do = do.replace(place, path)
-        finding = {"level": level, "code": test.code, "seen": seen, "why": test.why, "do": do}
-        found[test.code] = finding
-    return sorted(found.values(), key=rank)
-
-
-def rank(finding: dict) -> int:
-    return LEVELS.index(finding["level"])
-
-
-def _outside(value: float, test: Test) -> bool:
-    low, high = test.low, test.high
-    return (low is not None and value < low) or (high is not None and value > high)
+        levels = [level for level, least in test.levels.items() if share and share >= least]
+        before = found.get(test.code, {"level": None})["level"]
+        if levels and (before is None or LEVELS.index(levels[0]) < LEVELS.index(before)):
+            do = test.do
+            for place, path in paths.items():
+                do = do.replace(place, path)
+            finding = {"level": levels[0], "code": test.code, "seen": seen}
+            found[test.code] = finding | {"why": test.why, "do": do}
+    return sorted(found.values(), key=lambda finding: LEVELS.index(finding["level"]))
 
 
 def verdict(findings: Sequence[dict]) -> str:
@@ -546,29 +532,26 @@ def page(report: dict) -> str:
     medians = (f"{name} {'?' if x is None else f'{x:.4g}'}" for name, x in s["medians"].items())
     sync = [f"{s['judged']} clips judged by {', '.join(s['experts']) or 'no expert'}"]
     if s["judged"]:
-        sync.append(
-            f"median confidence {s['confidence']:.2f}, sure of {sum(s['offsets'].values())}"
-        )
+        sure = sum(s["offsets"].values())
+        sync.append(f"median confidence {s['confidence']:.2f}, sure of {sure}")
         sync.append(f"corrected before: {s['shifted']} shifted, {s['dropped']} dropped")
-    if s["offsets"]:
-        common, count = next((int(offset), count) for offset, count in s["offsets"].items())
-        how = (
-            f"{'early' if common > 0 else 'late'} by {abs(common)} frames" if common else "in time"
-        )
+    for common, count in list(s["offsets"].items())[:1]:
+        how = f"{'early' if common[0] == '+' else 'late'} by {common[1:]} frames"
+        how = "in time" if common == "+0" else how
         sync.append(f"most often, in {count}, the sound is {how}")
     sync += [f"{count} not judged: {why}" for why, count in s["not_judged"].items()]
-    lists = ", ".join(f"{split} {count} lines" for split, count in s["lines"].items())
+    clips = [f"{s['usable']} usable"] + [f"{n}: {why}" for why, n in s["unusable"].items()]
+    rows = {
+        "clips": "; ".join(clips),
+        "windows": f"{s['windows_expert']} (expert), {s['windows_generator']} (generator)",
+        "amount": f"{s['minutes']:.1f} minutes, {len(s['minutes_of'])} speakers",
+        "medians": ", ".join(medians),
+        "sync": "; ".join(sync),
+        "filelists": ", ".join(f"{k} {n} lines" for k, n in s["lines"].items()) or "none",
+    }
     lines = [f"{report['root']}: {s['examined']} of {s['found']} clips examined", ""]
-    for text in (
-        "; ".join([f"clips     {s['usable']} usable"]
-                  + [f"{count}: {why}" for why, count in s["unusable"].items()]),
-        f"windows   {s['windows_expert']} (expert), {s['windows_generator']} (generator)",
-        f"amount    {s['minutes']:.1f} minutes, {len(s['minutes_of'])} speakers",
-        f"medians   {', '.join(medians)}",
-        f"sync      {'; '.join(sync)}",
-        f"filelists {lists or 'none'}",
-    ):  # fmt: skip
-        lines += textwrap.wrap(text, WIDTH, subsequent_indent=" " * 10)
+    for name, text in rows.items():
+        lines += textwrap.wrap(f"{name:10}{text}", WIDTH, subsequent_indent=" " * 10)
     for f in report["findings"]:
         seen = f"{f['level'].upper()} {f['code']}: {f['seen']}"
         lines += ["", *textwrap.wrap(seen, WIDTH, subsequent_indent=" " * 5)]

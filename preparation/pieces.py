@@ -33,12 +33,6 @@ class Piece:
     first: int
     boxes: list[Box | None] = field(default_factory=list)  # of every frame since `first`
     crowded: int = 0  # frames that show other faces too
-    next_frame: int = 0  # where the search for the next piece begins
-
-    def trim(self) -> None:
-        """Cut the frames behind the last one with a face."""
-        while self.boxes and self.boxes[-1] is None:
-            self.boxes.pop()
 
 
 def follow(boxes: Sequence[Box], last: Box | None) -> Box | None:
@@ -51,43 +45,43 @@ class Pieces:
     """The pieces of a video, frame by frame.
 
     `feed` says which face of a frame belongs to the open piece and hands out the piece that ended
-    before that frame; after a piece has ended nothing is remembered, so a run that is taken up at
-    its `next_frame` finds the same pieces.
+    before that frame. A piece that is full ends, and the same face is followed in the next one.
     """
 
-    def __init__(self, rules: PieceRules, start: int = 0) -> None:
+    def __init__(self, rules: PieceRules) -> None:
         self.rules = rules
-        self.piece = None if rules.split else Piece(start)
-        self._last: Box | None = None
-        self._missed = 0
+        self.piece = None if rules.split else Piece(0)
+        self._last: Box | None = None  # of the face that is followed
+        self._missed = 0  # frames for which it has not been seen
 
     def feed(self, index: int, cut: bool, boxes: Sequence[Box]) -> tuple[Piece | None, Box | None]:
         """(piece that ended before frame `index`, box of the open piece's face in that frame).
 
         cut: whether a new shot begins with this frame. boxes: all faces found in it.
         """
-        box = follow(boxes, self._last)
-        ended = None
-        if self.rules.split and self.piece is not None:
-            self._missed = 0 if box else self._missed + 1
-            full = index - self.piece.first >= self.rules.max_frames
-            if cut or full or self._missed > MAX_GAP:
-                ended, box = self.end(index), None
-        if box is None and (self.piece is None or not self.rules.split):
+        box, ended = follow(boxes, self._last), None
+        self._missed += box is None
+        if self.rules.split:
+            lost = cut or self._missed > MAX_GAP
+            if lost:
+                box = self._last = None
+            full = self.piece and index - self.piece.first >= self.rules.max_frames
+            if lost or full:
+                ended = self.end()
+        if self._last is None or not (box or self.rules.split):
             box = max(boxes, key=area, default=None)  # a new person: the largest
-            if box is not None and self.piece is None:
-                self.piece = Piece(index)
+        if box is not None and self.piece is None:
+            self.piece = Piece(index)
         if self.piece is not None:
             self.piece.boxes.append(box)
             self.piece.crowded += len(boxes) > 1
-        self._last = box or self._last
+        if box is not None:
+            self._last, self._missed = box, 0
         return ended, box
 
-    def end(self, index: int) -> Piece | None:
-        """The open piece, closed before frame `index`."""
-        ended, self.piece, self._last, self._missed = self.piece, None, None, 0
-        if ended is not None:
-            ended.next_frame = index
-            if self.rules.split:
-                ended.trim()
+    def end(self) -> Piece | None:
+        """The open piece, closed; frames behind its last one with a face are cut off it."""
+        ended, self.piece = self.piece, None
+        while self.rules.split and ended and ended.boxes and ended.boxes[-1] is None:
+            ended.boxes.pop()
         return ended

@@ -10,6 +10,7 @@ from corpus.listing import (
     find_videos,
     is_lrs2,
     parse_shares,
+    speakers_of,
     split_groups,
     write_filelists,
 )
@@ -63,7 +64,7 @@ def test_list_file_and_single_video(tmp_path):
     assert names_of(tmp_path / "videos/a/1.mp4") == ["a/1"]
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00binary", b"x" * 5000, b"a\0b", b"", b"\n\n"])
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00binary", b"", b"\n\n"])
 def test_lists_that_are_none(tmp_path, content):
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(InputError, match="list.txt"):
@@ -71,21 +72,31 @@ def test_lists_that_are_none(tmp_path, content):
 
 
 def test_finished_clips_are_found(tmp_path):
-    touch(tmp_path, "a/1/clip.json", "a/2/000050/clip.json", "a/2/pieces.json",
-          "a/3.part/000000/clip.json", "a/4/0.jpg")  # fmt: skip
-    assert find_clips(str(tmp_path)) == ["a/1", "a/2/000050"]
+    touch(tmp_path, "a/1/clip.json", "a/2/000050/clip.json", "a/2/pieces.json", "a/3.part/.lock",
+          "a/3.part/clips/000000/clip.json", "a/4/0.jpg", "x.part/v/clip.json")  # fmt: skip
+    # a folder may be called like a clip in the making, and links may lead anywhere
+    (tmp_path / "a/4/loop").symlink_to(tmp_path)
+    (tmp_path / "0").symlink_to(tmp_path / "a")
+    assert find_clips(str(tmp_path)) == ["a/1", "a/2/000050", "x.part/v"]
     os.makedirs(tmp_path / "empty")
     with pytest.raises(InputError, match="no clip below"):
         find_clips(str(tmp_path / "empty"))
 
 
-def test_groups_are_folders_or_videos_or_what_a_pattern_finds():
+def test_no_clip_gets_the_name_of_one_in_the_making(tmp_path):
+    touch(tmp_path, "a/x.part/1.mp4", "a/x.mp4", os.fsdecode(b"b\xfc/1.mp4"))
+    assert names_of(tmp_path) == ["a/x", "a/x_part/1", "bxfc/1"]
+
+
+def test_groups_are_speakers_or_their_videos():
     assert clip_groups(["a/1", "a/2", "b/1", "c/1"]) == {
         "a/1": "a", "a/2": "a", "b/1": "b", "c/1": "c"
     }  # fmt: skip
+    assert clip_groups(["a/1", "a/2", "b/1"]) == {"a/1": "a", "a/2": "a", "b/1": "b"}
     assert clip_groups(["a/1/000000", "a/1/000250", "a/2"]) == {
         "a/1/000000": "a/1", "a/1/000250": "a/1", "a/2": "a/2"
     }  # fmt: skip
+    assert speakers_of(["a/1", "a/2"]) == {"a/1": "a", "a/2": "a"}
     assert clip_groups(["x/tom_1", "x/ann_2"], r"/([a-z]+)_") == {
         "x/tom_1": "tom",
         "x/ann_2": "ann",

@@ -16,12 +16,12 @@ from preparation.pieces import MAX_GAP, PieceRules, Pieces
 SMALL, LARGE, OTHER = Box(0, 0, 10, 10, 0.9), Box(50, 0, 80, 30, 0.6), Box(90, 90, 99, 99, 0.9)
 
 
-def cut_up(frames, split=True, longest=1000, start=0):
-    """(first, boxes, crowded, next_frame) of the pieces of frames: (cut, boxes) each."""
-    pieces = Pieces(PieceRules(split, 1, longest), start)
-    found = [pieces.feed(start + i, cut, boxes)[0] for i, (cut, boxes) in enumerate(frames)]
-    found.append(pieces.end(start + len(frames)))
-    return [(p.first, p.boxes, p.crowded, p.next_frame) for p in found if p is not None]
+def cut_up(frames, split=True, longest=1000):
+    """(first, boxes, crowded) of the pieces of frames: (cut, boxes) each."""
+    pieces = Pieces(PieceRules(split, 1, longest))
+    found = [pieces.feed(i, cut, boxes)[0] for i, (cut, boxes) in enumerate(frames)]
+    found.append(pieces.end())
+    return [(p.first, p.boxes, p.crowded) for p in found if p is not None]
 
 
 def test_overlap_is_intersection_over_union():
@@ -32,38 +32,52 @@ def test_overlap_is_intersection_over_union():
 def test_the_largest_face_is_followed_even_when_a_larger_one_comes():
     huge = Box(100, 100, 300, 300, 0.99)
     frames = [(False, [SMALL, LARGE])] * 3 + [(False, [huge, SMALL, LARGE])] * 3
-    assert cut_up(frames) == [(0, [LARGE] * 6, 6, 6)]
-    assert cut_up(frames, split=False) == [(0, [LARGE] * 6, 6, 6)]
+    assert cut_up(frames) == [(0, [LARGE] * 6, 6)]
+    assert cut_up(frames, split=False) == [(0, [LARGE] * 6, 6)]
 
 
 def test_pieces_end_at_cuts_lost_faces_and_the_limit():
     frames = [(False, [])] * 2 + [(False, [SMALL])] * 5 + [(True, [LARGE])] + [(False, [LARGE])] * 3
-    assert cut_up(frames) == [(2, [SMALL] * 5, 0, 7), (7, [LARGE] * 4, 0, 11)]
+    assert cut_up(frames) == [(2, [SMALL] * 5, 0), (7, [LARGE] * 4, 0)]
     assert [piece[:2] for piece in cut_up([(False, [SMALL])] * 7, longest=3)] == [
         (0, [SMALL] * 3), (3, [SMALL] * 3), (6, [SMALL])
     ]  # fmt: skip
     gap = [(False, [SMALL])] * 2 + [(False, [])] * MAX_GAP + [(False, [SMALL])] * 2
-    assert cut_up(gap) == [(0, [SMALL] * 2 + [None] * MAX_GAP + [SMALL] * 2, 0, MAX_GAP + 4)]
+    assert cut_up(gap) == [(0, [SMALL] * 2 + [None] * MAX_GAP + [SMALL] * 2, 0)]
     lost = [(False, [SMALL])] * 2 + [(False, [OTHER])] * (MAX_GAP + 3)
-    assert cut_up(lost) == [
-        (0, [SMALL] * 2, 0, 2 + MAX_GAP), (2 + MAX_GAP, [OTHER] * 3, 0, MAX_GAP + 5)
-    ]  # fmt: skip
+    assert cut_up(lost) == [(0, [SMALL] * 2, 0), (2 + MAX_GAP, [OTHER] * 3, 0)]
 
 
 def test_unsplit_videos_keep_every_frame():
     frames = [(False, []), (False, [SMALL]), (True, [OTHER]), (False, []), (False, [OTHER])]
-    assert cut_up(frames, split=False, longest=2) == [(0, [None, SMALL, OTHER, None, OTHER], 0, 5)]
+    assert cut_up(frames, split=False, longest=2) == [(0, [None, SMALL, OTHER, None, OTHER], 0)]
 
 
-def test_taken_up_behind_any_piece_it_goes_on_alike():
+def test_at_the_limit_the_face_that_is_followed_stays_the_one():
+    """Though a larger one has come, and though it is not seen at that very moment."""
+    frames = [(False, [SMALL])] * 2 + [(False, [SMALL, LARGE])] * 6
+    assert cut_up(frames, longest=4) == [(0, [SMALL] * 4, 2), (4, [SMALL] * 4, 4)]
+    frames[4:6] = [(False, [LARGE])] * 2
+    assert cut_up(frames, longest=4) == [(0, [SMALL] * 4, 2), (6, [SMALL] * 2, 2)]
+    cut = [*frames[:4], (True, [SMALL, LARGE]), *frames[5:]]  # another shot: all are new
+    assert cut_up(cut, longest=4)[1][1][0] == LARGE
+    gone = frames[:4] + [(False, [LARGE])] * (MAX_GAP + 2)
+    assert cut_up(gone, longest=4)[1:] == [(4 + MAX_GAP, [LARGE] * 2, 0)]
+
+
+def test_every_piece_keeps_the_rules():
     rng = np.random.default_rng(0)
     faces = [SMALL, LARGE, OTHER]
     frames = [(rng.random() < 0.05, [f for f in faces if rng.random() < 0.5]) for _ in range(400)]
-    whole = cut_up(frames, longest=40)
-    assert len(whole) > 10
-    for position, piece in enumerate(whole):
-        rest = cut_up(frames[piece[3] :], longest=40, start=piece[3])
-        assert rest == whole[position + 1 :]
+    pieces = cut_up(frames, longest=40)
+    assert len(pieces) > 10
+    end = 0
+    for first, boxes, _ in pieces:
+        assert first >= end and 0 < len(boxes) <= 40 and None not in (boxes[0], boxes[-1])
+        assert len({box for box in boxes if box}) == 1 and not any(
+            cut for cut, _ in frames[first + 1 : first + len(boxes)]
+        )
+        end = first + len(boxes)
 
 
 def test_cuts_are_told_from_motion():
@@ -166,9 +180,37 @@ def test_pieces_of_a_long_video_keep_flash_and_click_together(tmp_path):
     folder = prepare_clappers(tmp_path, clapper, "--max_seconds", 1.6) / "clap"
     assert sorted(path.name for path in folder.iterdir()) == ["000000", "000040", "pieces.json"]
     pairs = [flashes_and_clicks(folder / first) for first in ("000000", "000040")]
+    # the sound goes on for as long as the last frame's mel window does, if there is any
+    assert [json.loads((folder / f"{first}/clip.json").read_text())["seconds"]
+            for first in ("000000", "000040")] == [1.8, 1.6]  # fmt: skip
     bright, clicks = (np.concatenate(part) for part in zip(*pairs, strict=True))
     np.testing.assert_allclose(bright, [0.52, 1.24, 1.96 - 1.6, 2.68 - 1.6])
     np.testing.assert_allclose(clicks, bright, atol=0.001)
+
+
+def test_known_boxes_go_by_time(tmp_path):
+    """One for each frame of 50 a second, and for each of irregular ones: the face that moves is not
+    lost. Lists of another length are refused.
+    """
+    (tmp_path / "in").mkdir()
+    every = {"50": np.arange(160) / 50, "variable": variable_times(), "25": np.arange(80) / 25}
+    for name, times in every.items():
+        write_clapper(tmp_path / f"in/{name}.mkv", times)
+        boxes = [[int(20 * time), 10, int(20 * time) + 30, 40] for time in times]
+        (tmp_path / f"in/{name}.json").write_text(json.dumps(boxes))
+    write_clapper(tmp_path / "in/resampled.mkv", every["50"])
+    (tmp_path / "in/resampled.json").write_text(json.dumps([BOX] * 80))
+    write_clapper(tmp_path / "in/other.mkv", every["50"])
+    (tmp_path / "in/other.json").write_text(json.dumps([BOX] * 120))
+    result = run_script("preprocess.py", "--data_root", tmp_path / "in", "--preprocessed_root",
+                        tmp_path / "out", "--detector", "boxes", "--split", "off")  # fmt: skip
+    assert "120 boxes" in result.stdout and "160 frames, and 80 at 25 a second" in result.stdout
+    for name, times in every.items():
+        clip = json.loads((tmp_path / f"out/in/{name}/clip.json").read_text())
+        assert clip["faces"] == clip["frames"] >= 80
+        shown = [min(times, key=lambda t: (abs(t - k / 25), -t)) for k in range(clip["frames"])]
+        assert [box[0] for box in clip["boxes"]] == [int(20 * time) for time in shown]
+    assert json.loads((tmp_path / "out/in/resampled/clip.json").read_text())["faces"] == 80
 
 
 @pytest.mark.corpus

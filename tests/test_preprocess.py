@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import cv2
@@ -89,6 +90,43 @@ def test_bad_videos_are_counted_and_listed_and_the_good_ones_done(synthetic_root
     assert [p.name for p in (tmp_path / "out").rglob("*.part")] == []
     assert [p.name for p in (tmp_path / "out/a").iterdir()] == ["good"]
     assert preprocess(tmp_path / "raw", tmp_path / "out", "--strict").returncode == 1
+
+
+def test_a_long_video_without_a_face_is_a_failure_too(tmp_path):
+    """Whatever --max_seconds: it is told, tried again, and no clip."""
+    from conftest import smooth_frames, write_video
+
+    (tmp_path / "raw").mkdir()
+    write_video(tmp_path / "raw/a.mkv", [smooth_frames(1)[0] // 8] * 60, seconds=2.4)
+    write_video(tmp_path / "raw/b.mkv", [smooth_frames(1)[0]] * 50, seconds=2)
+    (tmp_path / "raw/a.json").write_text("[null]")
+    (tmp_path / "raw/b.json").write_text("[[1, 1, 60, 60]]")
+    for _ in range(2):
+        result = preprocess(tmp_path / "raw", tmp_path / "out", "--detector", "boxes",
+                            "--split", "on", "--max_seconds", 1, "--strict")  # fmt: skip
+        assert result.returncode == 1 and "1 failed" in result.stdout
+        assert "no face in 60 frames" in (tmp_path / "out/failures.tsv").read_text()
+        assert os.listdir(tmp_path / "out/raw") == ["b"]
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    """The folder's and a good and a bad video's; a list of such names too."""
+    from conftest import smooth_frames, write_video
+
+    raw = tmp_path / os.fsdecode(b"M\xfcller")
+    raw.mkdir()
+    write_video(tmp_path / "a.mkv", [smooth_frames(1)[0]] * 30, seconds=1.2)
+    os.rename(tmp_path / "a.mkv", raw / os.fsdecode(b"gr\xfcn.mkv"))
+    (raw / os.fsdecode(b"gr\xfcn.json")).write_text("[[1, 1, 60, 60]]")
+    (raw / os.fsdecode(b"leer\xe4.mp4")).touch()
+    (tmp_path / "list.txt").write_bytes(b"M\xfcller/gr\xfcn.mkv\r\nM\xfcller/leer\xe4.mp4")
+    for data, out in ((raw, tmp_path / "out"), (tmp_path / "list.txt", tmp_path / "out2")):
+        result = preprocess(data, out, "--detector", "boxes", "--make_filelists", "train=1")
+        assert result.returncode == 0, result.stderr
+        assert "1 videos done" in result.stdout and "1 failed" in result.stdout
+        assert (out / "filelists/train.txt").read_text() == "Mxfcller/grxfcn\n"
+        crops = list((out / "Mxfcller/grxfcn").glob("*.jpg"))
+        assert len(crops) == 30 and cv2.imread(str(crops[0])).shape == (59, 59, 3)
 
 
 def test_bad_roots(tmp_path):
