@@ -1,0 +1,366 @@
+"""What is measured of generated frames against the true ones: one class a metric.
+
+A metric says all about itself: its columns, what they are called in a table, which way is better, and
+the weights of its network. METRICS lists them; the flags of quality.py and report.py, their tables
+and the notes on weights that are not there follow from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import numpy as np
+
+from errors import InputError
+from media.difference import PSNR_LIMIT, picture_tensor, psnr, ssim
+from media.files import file_label
+from models.pretrained import Weights
+
+if TYPE_CHECKING:
+    import torch
+
+# torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
+
+MIN_REGION = 12  # px: SSIM's window is 11
+STEPS = 5  # frames in a window of the expert
+EXPERT_FPS = 25.0
+FACE_SIZE = 112  # px: the side of SFace's input
+
+Scores = dict[str, list[float]]  # one number a frame
+
+
+class Column(NamedTuple):
+    """A score's title; better: 1 where higher is, -1 where lower is, 0 where that says nothing."""
+
+    title: str
+    better: int = 0
+
+    def __str__(self) -> str:
+        way = {1: ", higher is better", -1: ", lower is better", 0: ""}[self.better]
+        return self.title + way
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive frames of both videos: uint8 BGR (N, H, W, 3) each, the true face's box
+    (x1, y1, x2, y2) or None in each, and the number of the first frame.
+    """
+
+    truth: np.ndarray
+    generated: np.ndarray
+    boxes: Sequence[tuple[int, int, int, int] | None]
+    first: int = 0
+
+    def faces(self) -> Iterator[tuple]:
+        """(number of the frame, true frame, generated frame, box) where there is a face."""
+        frames = zip(self.truth, self.generated, self.boxes, strict=True)
+        for number, (truth, generated, box) in enumerate(frames, self.first):
+            if box is not None:
+                yield number, truth, generated, box
+
+    def mouths(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(true, generated) lower halves of the faces, (h, w, 3), of MIN_REGION px or more."""
+        for _, truth, generated, (x1, y1, x2, y2) in self.faces():
+            middle = (y1 + y2) // 2
+            if min(y2 - middle, x2 - x1) >= MIN_REGION:
+                yield truth[middle:y2, x1:x2], generated[middle:y2, x1:x2]
+
+
+class Metric:
+    """Gives every Batch of a pair of videos {column: [a number a frame]}. A frame that has none (no
+    face, a region too small) is left out of the list: one inf or nan refuses the pair.
+
+    weights: of its network, where it has one; `load` then reads their file into `network` before the
+    first pair. `start` is told of every pair, so that nothing is left of the one before. settings:
+    parameters that the scores depend on, for the record.
+    """
+
+    columns: ClassVar[dict[str, Column]]
+    weights: ClassVar[Weights | None] = None
+    network = None
+    label: str | None = None  # of the network's file
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = device
+
+    @property
+    def settings(self) -> dict:
+        return {}
+
+    def load(self, path: str) -> None:
+        """Read the network's file; InputError where it is another's."""
+
+    def start(self, sound: np.ndarray | None, fps: float) -> None:
+        """A new pair begins: the generated video's sound at 16 kHz (n,), and the frames' rate."""
+
+    def __call__(self, batch: Batch) -> Scores:
+        raise NotImplementedError
+
+
+class Picture(Metric):
+    """Whole frames. Most of a pasted frame is the true frame, so these flatter."""
+
+    columns: ClassVar = {"psnr": Column("PSNR, dB", 1), "ssim": Column("SSIM", 1)}
+
+    @property
+    def settings(self) -> dict:
+        return {"psnr_limit": PSNR_LIMIT}
+
+    def __call__(self, batch: Batch) -> Scores:
+        pair = [picture_tensor(frames, self.device) for frames in (batch.truth, batch.generated)]
+        return {"psnr": psnr(*pair), "ssim": ssim(*pair)}
+
+
+class Perceptual(Metric):
+    """LPIPS of whole frames: version 0.1, AlexNet. The linear layers come with the package."""
+
+    columns: ClassVar = {"lpips": Column("LPIPS, 0 = equal", -1)}
+    weights: ClassVar = Weights(
+        "AlexNet", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", "--lpips_weights"
+    )
+
+    def load(self, path: str) -> None:
+        from lpips import LPIPS
+
+        from models.checkpoint import read_checkpoint
+
+        state = read_checkpoint(path)["state_dict"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how the package calls torchvision
+            model = LPIPS(net="alex", pnet_rand=True, verbose=False)
+        try:
+            for part in model.net.children():  # each convolution is called by its place in AlexNet
+                for number, layer in part.named_children():
+                    names = list(layer.state_dict())
+                    layer.load_state_dict({n: state[f"features.{number}.{n}"] for n in names})
+        except (KeyError, RuntimeError) as error:
+            url = self.weights.url
+            raise InputError(f"{path} is not torchvision's AlexNet; that is {url}") from error
+        self.network = model.to(self.device)
+
+    def __call__(self, batch: Batch) -> Scores:
+        pair = [picture_tensor(frames, self.device) for frames in (batch.truth, batch.generated)]
+        distance = self.network(*(pictures / 127.5 - 1 for pictures in pair))
+        return {"lpips": distance.flatten().tolist()}
+
+
+class Mouth(Metric):
+    """The lower half of the true video's face box."""
+
+    columns: ClassVar = {
+        "psnr_mouth": Column("PSNR of the mouth region", 1),
+        "ssim_mouth": Column("SSIM of the mouth region", 1),
+        "l1_mouth": Column("mean error of the mouth region, grey levels", -1),
+    }
+
+    def __call__(self, batch: Batch) -> Scores:
+        scores: Scores = {name: [] for name in self.columns}
+        for regions in batch.mouths():
+            a, b = (picture_tensor(region[None], self.device) for region in regions)
+            scores["psnr_mouth"] += psnr(a, b)
+            scores["ssim_mouth"] += ssim(a, b)
+            scores["l1_mouth"].append(float((a - b).abs().mean()))
+        return scores
+
+
+class Temporal(Metric):
+    """|(g' - g) - (y' - y)| of two consecutive frames, a mean over the face box. An error that stays
+    is not seen; flicker is.
+    """
+
+    columns: ClassVar = {
+        "temporal": Column("change of the error from frame to frame, grey levels", -1)
+    }
+
+    def start(self, sound: np.ndarray | None, fps: float) -> None:
+        self._error = None  # of the frame before
+
+    def __call__(self, batch: Batch) -> Scores:
+        values = []
+        for truth, generated, box in zip(batch.truth, batch.generated, batch.boxes, strict=True):
+            error = generated.astype(np.int16) - truth
+            if self._error is not None and box is not None:
+                x1, y1, x2, y2 = box
+                change = error[y1:y2, x1:x2] - self._error[y1:y2, x1:x2]
+                values.append(float(np.abs(change).mean()))
+            self._error = error
+        return {"temporal": values}
+
+
+class Identity(Metric):
+    """Whether both show one person: cosine of SFace's embeddings (Zhong et al., 2021), every
+    `every`-th frame. Through OpenCV's own FaceRecognizerSF: maintained, on the CPU, and its one file
+    of weights (37 MB, Apache 2.0) can be handed over.
+    """
+
+    columns: ClassVar = {"identity": Column("cosine of face embeddings", 1)}
+    weights: ClassVar = Weights(
+        "SFace",
+        "https://github.com/opencv/opencv_zoo/raw/main/models/face_recognition_sface/"
+        "face_recognition_sface_2021dec.onnx",
+        "--sface_weights",
+        fetched=False,
+    )
+    every = 5
+
+    @property
+    def settings(self) -> dict:
+        return {"identity_every": self.every}
+
+    def load(self, path: str) -> None:
+        import cv2
+
+        level, url = cv2.utils.logging.getLogLevel(), self.weights.url
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # of its own doing
+        try:
+            self.network = cv2.FaceRecognizerSF.create(path, "")
+            embedding = self.embed(np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8))
+        except cv2.error as error:
+            raise InputError(
+                f"SFace weights {path} cannot be used ({error.err}); they are {url}"
+            ) from error
+        finally:
+            cv2.utils.logging.setLogLevel(level)
+        if embedding.ndim != 1 or not np.isfinite(embedding).all():
+            raise InputError(f"SFace weights {path} give no embedding; they are {url}")
+
+    def embed(self, face: np.ndarray) -> np.ndarray:
+        """uint8 BGR face (112, 112, 3) -> (D,) float32."""
+        return self.network.feature(face)[0].copy()  # its buffer is used again
+
+    def __call__(self, batch: Batch) -> Scores:
+        values = []
+        for number, *frames, box in batch.faces():
+            if number % self.every == 0:
+                one, other = (self.embed(square_face(frame, box)) for frame in frames)
+                norms = float(np.linalg.norm(one) * np.linalg.norm(other))
+                values.append(float(one @ other) / norms if norms else 0.0)
+        return {"identity": values}
+
+
+def square_face(frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
+    """The square around a box's centre, as high as the box, as (112, 112, 3).
+
+    That is about the extent of the crop that SFace was trained on. It is not turned by landmarks:
+    the two frames that are compared show one head at one place, so that would turn both alike.
+    Beyond the frame its edge is repeated.
+    """
+    import cv2
+
+    x1, y1, x2, y2 = box
+    scale = FACE_SIZE / (y2 - y1)
+    left = (x1 + x2 - (y2 - y1)) / 2
+    half = (scale - 1) / 2  # pixel centres: output 0 is at half a pixel of the output's size
+    place = np.array([[scale, 0, half - left * scale], [0, scale, half - y1 * scale]])
+    return cv2.warpAffine(
+        frame, place, (FACE_SIZE, FACE_SIZE), flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+
+
+class SyncDistance(Metric):
+    """1 - cosine of a SyncNet_color's embeddings of five generated frames and of their sound. The
+    expert knows windows of five frames at 25 fps and nothing else.
+    """
+
+    columns: ClassVar = {"lsd": Column("LSD with the expert, 0..1", -1)}
+    weights: ClassVar = Weights(
+        "SyncNet_color", "made by color_syncnet_train.py", "--expert",
+        fetched=False, local="open_expert.pth",
+    )  # fmt: skip
+
+    def load(self, path: str) -> None:
+        from models.checkpoint import load_model
+
+        self.network = load_model(path, "SyncNet_color").to(self.device)
+
+    def start(self, sound: np.ndarray | None, fps: float) -> None:
+        from audio import melspectrogram
+
+        heard = sound is not None and abs(fps - EXPERT_FPS) < 0.01
+        self.mel = melspectrogram(sound).T if heard else None  # (T, 80)
+        self._window: deque[np.ndarray] = deque(maxlen=STEPS)
+        self._last = None  # number of the frame before
+
+    def __call__(self, batch: Batch) -> Scores:
+        import torch
+
+        from audio import ShortWindow, crop_audio_window
+        from face_detection.track import crop_face
+
+        size = self.network.img_size
+        faces, mels = [], []
+        for number, _, frame, box in batch.faces() if self.mel is not None else ():
+            if self._last != number - 1:
+                self._window.clear()
+            self._last = number
+            self._window.append(crop_face(frame, box, size)[size // 2 :])
+            if len(self._window) < STEPS:
+                continue
+            try:
+                mel = crop_audio_window(self.mel, number - STEPS + 1)  # (16, 80)
+            except ShortWindow:  # the sound ends before the picture does
+                continue
+            mels.append(mel.T[None])
+            faces.append(np.concatenate([half.transpose(2, 0, 1) for half in self._window]))
+        if not faces:
+            return {"lsd": []}
+        face = torch.from_numpy(np.stack(faces)).to(self.device).float() / 255  # (B, 15, H/2, W)
+        mel = torch.from_numpy(np.stack(mels)).to(self.device)  # (B, 1, 80, 16)
+        cosine = (self.network.embed_face(face) * self.network.embed_audio(mel)).sum(dim=1)
+        return {"lsd": (1 - cosine).tolist()}
+
+
+METRICS: tuple[type[Metric], ...] = (Picture, Perceptual, Mouth, SyncDistance, Identity, Temporal)
+
+
+def add_metric_arguments(parser: argparse.ArgumentParser) -> None:
+    """A flag for the weights of every metric that has a network."""
+    for kind in METRICS:
+        if kind.weights:
+            default = "" if kind.weights.fetched is False else ", else downloaded"
+            parser.add_argument(
+                kind.weights.flag, metavar="FILE",
+                help=f"{kind.weights.what}, of {', '.join(kind.columns)}; "
+                f"default: {kind.weights.local or kind.weights.name} in checkpoints/{default}",
+            )  # fmt: skip
+
+
+def load_metrics(
+    paths: Mapping[str, str | os.PathLike | None], device: str = "auto"
+) -> tuple[list[Metric], list[dict[str, str]]]:
+    """The metrics whose weights are there, and what is left out as {"metric", "file", "where"}.
+
+    paths: by the flags' names, as a parser of add_metric_arguments gives them. A file that is named
+    must be good (InputError); one that is not named may be absent.
+    """
+    from models.device import select_device
+
+    metrics, missing, selected = [], [], select_device(device)
+    for kind in METRICS:
+        metric = kind(selected)
+        if kind.weights:
+            path = paths.get(kind.weights.flag.strip("-"))
+            try:
+                path = kind.weights.find(path)
+            except InputError:
+                if path is not None:
+                    raise
+                missing.append(missing_weights(", ".join(kind.columns), kind.weights))
+                continue
+            metric.load(path)
+            metric.label = file_label(path)
+        metrics.append(metric)
+    return metrics, missing
+
+
+def missing_weights(metric: str, weights: Weights) -> dict[str, str]:
+    """What a report says of a metric whose weights are not there."""
+    where = f"{weights.url}; into checkpoints/, or {weights.flag}"
+    return {"metric": metric, "file": weights.local or weights.name, "where": where}
