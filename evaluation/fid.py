@@ -103,7 +103,7 @@ def load_inception(path: str | os.PathLike):
 
 
 def sums_of_frames(features: int = FEATURES):
-    """torchmetrics' FID, for feature rows (N, features): sums in float64, which state_dict gives."""
+    """torchmetrics' FID of feature rows (N, features): sums in float64, kept by state_dict."""
     import torch
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -123,12 +123,14 @@ def fid(
     every: int = 1,
     batch_size: int = 50,
     progress: bool = False,
+    real_cache: str | os.PathLike | None = None,
 ) -> dict:
     """FID of two sets of videos, with the protocol and the counts; also in <out>/fid.json.
 
     detector: compares the best face's box of each frame instead of whole frames. every: takes each
-    n-th frame of a video. A video that cannot be read to its end is left out and named. InputError
-    where fewer than two frames of a side are left.
+    n-th frame of a video. real_cache: file of the real side's sums, for several generated sides. A
+    video that cannot be read to its end is left out and named. InputError where fewer than two
+    frames of a side are left.
     """
     import torch
 
@@ -150,6 +152,8 @@ def fid(
 
     for name, role, videos in (("real", "real", real), ("generated", "fake", generated)):
         cache = os.path.join(out, f"fid_{name}.npz")
+        if role == "real" and real_cache is not None:
+            cache = os.fspath(real_cache)
         state, record = _gather(name, videos, cache, protocol, pictures, inception, progress)
         total.load_state_dict({f"{role}_{n}": x for n, x in state.items()}, strict=False)
         skipped, frames = record["skipped"], int(state["features_num_samples"])

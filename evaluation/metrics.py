@@ -1,8 +1,7 @@
 """What is measured of generated frames against the true ones: one class a metric.
 
-A metric says all about itself: its columns, what they are called in a table, which way is better, and
-the weights of its network. METRICS lists them; the flags of quality.py and report.py, their tables
-and the notes on weights that are not there follow from it.
+A metric says all about itself: its columns, their titles, which way is better, the weights of its
+network. METRICS lists them; flags, tables and the notes on weights that are not there follow.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import argparse
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -57,6 +56,10 @@ class Batch:
     boxes: Sequence[tuple[int, int, int, int] | None]
     first: int = 0
 
+    def tensors(self, device: torch.device | str) -> list[torch.Tensor]:
+        """Of both videos, float RGB (N, 3, H, W) in 0..255."""
+        return [picture_tensor(frames, device) for frames in (self.truth, self.generated)]
+
     def faces(self) -> Iterator[tuple]:
         """(number of the frame, true frame, generated frame, box) where there is a face."""
         frames = zip(self.truth, self.generated, self.boxes, strict=True)
@@ -76,28 +79,24 @@ class Metric:
     """Gives every Batch of a pair of videos {column: [a number a frame]}. A frame that has none (no
     face, a region too small) is left out of the list: one inf or nan refuses the pair.
 
-    weights: of its network, where it has one; `load` then reads their file into `network` before the
-    first pair. `start` is told of every pair, so that nothing is left of the one before. settings:
-    parameters that the scores depend on, for the record.
+    weights: of its network, where it has one; `load` reads their file into `network` before the
+    first pair. `start` begins every pair, so that nothing is left of the one before. settings: what
+    the scores depend on, for the record.
     """
 
     columns: ClassVar[dict[str, Column]]
     weights: ClassVar[Weights | None] = None
-    network = None
-    label: str | None = None  # of the network's file
+    settings: ClassVar[dict] = {}
+    network = label = None  # and what tells its file from others
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = device
-
-    @property
-    def settings(self) -> dict:
-        return {}
 
     def load(self, path: str) -> None:
         """Read the network's file; InputError where it is another's."""
 
     def start(self, sound: np.ndarray | None, fps: float) -> None:
-        """A new pair begins: the generated video's sound at 16 kHz (n,), and the frames' rate."""
+        """The generated video's sound at 16 kHz (n,), and the frames' rate."""
 
     def __call__(self, batch: Batch) -> Scores:
         raise NotImplementedError
@@ -107,13 +106,10 @@ class Picture(Metric):
     """Whole frames. Most of a pasted frame is the true frame, so these flatter."""
 
     columns: ClassVar = {"psnr": Column("PSNR, dB", 1), "ssim": Column("SSIM", 1)}
-
-    @property
-    def settings(self) -> dict:
-        return {"psnr_limit": PSNR_LIMIT}
+    settings: ClassVar = {"psnr_limit": PSNR_LIMIT}
 
     def __call__(self, batch: Batch) -> Scores:
-        pair = [picture_tensor(frames, self.device) for frames in (batch.truth, batch.generated)]
+        pair = batch.tensors(self.device)
         return {"psnr": psnr(*pair), "ssim": ssim(*pair)}
 
 
@@ -145,8 +141,7 @@ class Perceptual(Metric):
         self.network = model.to(self.device)
 
     def __call__(self, batch: Batch) -> Scores:
-        pair = [picture_tensor(frames, self.device) for frames in (batch.truth, batch.generated)]
-        distance = self.network(*(pictures / 127.5 - 1 for pictures in pair))
+        distance = self.network(*(pictures / 127.5 - 1 for pictures in batch.tensors(self.device)))
         return {"lpips": distance.flatten().tolist()}
 
 
@@ -170,8 +165,8 @@ class Mouth(Metric):
 
 
 class Temporal(Metric):
-    """|(g' - g) - (y' - y)| of two consecutive frames, a mean over the face box. An error that stays
-    is not seen; flicker is.
+    """|(g' - g) - (y' - y)| of two frames in a row, a mean over the face box: flicker is seen, an
+    error that stays is not.
     """
 
     columns: ClassVar = {
@@ -194,9 +189,8 @@ class Temporal(Metric):
 
 
 class Identity(Metric):
-    """Whether both show one person: cosine of SFace's embeddings (Zhong et al., 2021), every
-    `every`-th frame. Through OpenCV's own FaceRecognizerSF: maintained, on the CPU, and its one file
-    of weights (37 MB, Apache 2.0) can be handed over.
+    """Whether both show one person: cosine of SFace's embeddings (Zhong et al., 2021), by OpenCV's
+    own FaceRecognizerSF: maintained, on the CPU, and its weights (37 MB, Apache 2.0) are one file.
     """
 
     columns: ClassVar = {"identity": Column("cosine of face embeddings", 1)}
@@ -207,28 +201,24 @@ class Identity(Metric):
         "--sface_weights",
         fetched=False,
     )
-    every = 5
-
-    @property
-    def settings(self) -> dict:
-        return {"identity_every": self.every}
+    settings: ClassVar = {"identity_every": 5}  # frames between two looks at it
 
     def load(self, path: str) -> None:
         import cv2
 
-        level, url = cv2.utils.logging.getLogLevel(), self.weights.url
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # of its own doing
+        logs = cv2.utils.logging
+        level = logs.getLogLevel()
+        logs.setLogLevel(logs.LOG_LEVEL_SILENT)  # it warns of its own doing
         try:
             self.network = cv2.FaceRecognizerSF.create(path, "")
             embedding = self.embed(np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8))
+            if embedding.ndim != 1 or not np.isfinite(embedding).all():
+                raise InputError(f"SFace weights {path} give no embedding")
         except cv2.error as error:
-            raise InputError(
-                f"SFace weights {path} cannot be used ({error.err}); they are {url}"
-            ) from error
+            text = f"SFace weights {path} cannot be used ({error.err}); they are {self.weights.url}"
+            raise InputError(text) from error
         finally:
-            cv2.utils.logging.setLogLevel(level)
-        if embedding.ndim != 1 or not np.isfinite(embedding).all():
-            raise InputError(f"SFace weights {path} give no embedding; they are {url}")
+            logs.setLogLevel(level)
 
     def embed(self, face: np.ndarray) -> np.ndarray:
         """uint8 BGR face (112, 112, 3) -> (D,) float32."""
@@ -237,7 +227,7 @@ class Identity(Metric):
     def __call__(self, batch: Batch) -> Scores:
         values = []
         for number, *frames, box in batch.faces():
-            if number % self.every == 0:
+            if number % self.settings["identity_every"] == 0:
                 one, other = (self.embed(square_face(frame, box)) for frame in frames)
                 norms = float(np.linalg.norm(one) * np.linalg.norm(other))
                 values.append(float(one @ other) / norms if norms else 0.0)
@@ -245,11 +235,9 @@ class Identity(Metric):
 
 
 def square_face(frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
-    """The square around a box's centre, as high as the box, as (112, 112, 3).
-
-    That is about the extent of the crop that SFace was trained on. It is not turned by landmarks:
-    the two frames that are compared show one head at one place, so that would turn both alike.
-    Beyond the frame its edge is repeated.
+    """The square around a box's centre, as high as the box, as (112, 112, 3): about the crop that
+    SFace was trained on. Not turned by landmarks, which would turn both frames' heads alike. Beyond
+    the frame its edge is repeated.
     """
     import cv2
 
@@ -324,12 +312,10 @@ def add_metric_arguments(parser: argparse.ArgumentParser) -> None:
     """A flag for the weights of every metric that has a network."""
     for kind in METRICS:
         if kind.weights:
-            default = "" if kind.weights.fetched is False else ", else downloaded"
-            parser.add_argument(
-                kind.weights.flag, metavar="FILE",
-                help=f"{kind.weights.what}, of {', '.join(kind.columns)}; "
-                f"default: {kind.weights.local or kind.weights.name} in checkpoints/{default}",
-            )  # fmt: skip
+            text = f"{kind.weights.what}, of {', '.join(kind.columns)}; default: checkpoints/"
+            text += kind.weights.local or kind.weights.name
+            text += ", else downloaded" if kind.weights.fetched else ""
+            parser.add_argument(kind.weights.flag, metavar="FILE", help=text)
 
 
 def load_metrics(
@@ -346,13 +332,10 @@ def load_metrics(
     for kind in METRICS:
         metric = kind(selected)
         if kind.weights:
-            path = paths.get(kind.weights.flag.strip("-"))
-            try:
-                path = kind.weights.find(path)
-            except InputError:
-                if path is not None:
-                    raise
-                missing.append(missing_weights(", ".join(kind.columns), kind.weights))
+            path = find_weights(
+                kind.weights, paths.get(kind.weights.flag.strip("-")), kind.columns, missing
+            )
+            if path is None:
                 continue
             metric.load(path)
             metric.label = file_label(path)
@@ -360,7 +343,16 @@ def load_metrics(
     return metrics, missing
 
 
-def missing_weights(metric: str, weights: Weights) -> dict[str, str]:
-    """What a report says of a metric whose weights are not there."""
+def find_weights(
+    weights: Weights, path: str | os.PathLike | None, columns: Iterable[str], missing: list[dict]
+) -> str | None:
+    """The file; None, with a note in `missing`, where none is named and none is there."""
+    try:
+        return weights.find(path)
+    except InputError:
+        if path is not None:
+            raise
     where = f"{weights.url}; into checkpoints/, or {weights.flag}"
-    return {"metric": metric, "file": weights.local or weights.name, "where": where}
+    file = weights.local or weights.name
+    missing.append({"metric": ", ".join(columns), "file": file, "where": where})
+    return None

@@ -52,8 +52,8 @@ COUNTED = {  # of every pair, without a metric
 class QualityMeter:
     """Scores one pair of videos at a time with some metrics.
 
-    detector: finds the faces in the true videos. shorter: frames by which a generated video may end
-    early (the paper's test-set script drops the last mel window); those that both have are compared.
+    detector: finds the faces in the true videos. shorter: frames by which a generated video may
+    end early (the paper's test-set script drops the last mel window).
     """
 
     def __init__(self, detector, metrics: Sequence[Metric], shorter: int = 0) -> None:
@@ -194,7 +194,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="frames by which a generated video may end early; default %(default)s")
     add_detector_arguments(parser, help="of the faces in the true videos")
     add_metric_arguments(parser)
-    add("--identity_every", type=positive, default=Identity.every, metavar="N",
+    add("--identity_every", type=positive, default=Identity.settings["identity_every"], metavar="N",
         help="compare the identity of each N-th frame; default %(default)s")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     # fmt: on
@@ -210,7 +210,7 @@ def main(args: argparse.Namespace) -> None:
     metrics, missing = load_metrics(vars(args), args.device)
     for metric in metrics:
         if isinstance(metric, Identity):
-            metric.every = args.identity_every
+            metric.settings = {"identity_every": args.identity_every}
     meter = QualityMeter(make_detector(args), metrics, args.shorter)
     table = ScoreTable(args.out, "quality", tuple(meter.columns), meter.settings)
     summary = table.run(pairs, meter.score)

@@ -130,7 +130,7 @@ def test_lpips_is_the_package_s(alexnet_file):
 
 def test_identity_is_a_cosine_of_embeddings(sface_file):
     metric = loaded(Identity, sface_file)
-    metric.every = 2
+    metric.settings = {"identity_every": 2}
     frames, others = smooth_frames(3, 112, seed=3), smooth_frames(3, 112, seed=4)
 
     def embedding(face):  # the network in the file, on RGB

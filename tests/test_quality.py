@@ -73,9 +73,9 @@ def test_an_alternating_offset_is_flicker():
 
 def test_frames_are_paired_by_time(tmp_path, boxes):
     """A phone drops a frame; the generator, which goes by time, loses nothing of it."""
-    frames = smooth_frames(12)
-    times = [40 * i for i in range(12) if i != 4]
-    truth = str(video(tmp_path / "t.mkv", np.delete(frames, 4, axis=0), codec="ffv1", fmt="bgr0",
+    frames = smooth_frames(24)
+    times = [40 * i for i in range(24) if i != 2]
+    truth = str(video(tmp_path / "t.mkv", np.delete(frames, 2, axis=0), codec="ffv1", fmt="bgr0",
                       times=times))  # fmt: skip
     rate = probe(truth).fps
     shown = [frame for _, frame in iter_frames(truth, rate)]
