@@ -22,6 +22,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from face_detection.arguments import add_detector_arguments, detector_options
 from lipsync.options import positive
 from media.files import file_label, replacing, stamp, write_json
 from models.pretrained import Weights
+
+if TYPE_CHECKING:
+    import torch
 
 # torch, torchmetrics and pytorch-fid are imported inside the functions, so that --help answers at
 # once
@@ -60,26 +64,20 @@ class InceptionFeatures:
         self.label = file_label(path)
         self.network = load_inception(path).to(self.device)
 
-    def resized(self, frame: np.ndarray):
-        """uint8 BGR (H, W, 3) -> float RGB (1, 3, 299, 299) in 0..1, as the network resizes it."""
-        import torch
-
-        image = torch.from_numpy(np.ascontiguousarray(frame[..., ::-1])).to(self.device)
-        image = image.permute(2, 0, 1)[None].float() / 255
-        return torch.nn.functional.interpolate(
-            image, size=(INPUT_SIZE, INPUT_SIZE), mode="bilinear", align_corners=False
-        )
-
-    def __call__(self, frames: Sequence[np.ndarray]) -> np.ndarray:
+    def __call__(self, frames: Sequence[np.ndarray]) -> torch.Tensor:
         """uint8 BGR frames (H, W, 3), of any sizes -> float64 (N, 2048)."""
         import torch
 
+        from media.difference import picture_tensor
+
+        size = {"size": (INPUT_SIZE, INPUT_SIZE), "mode": "bilinear", "align_corners": False}
         with torch.inference_mode():
             # resized one by one, so that sizes may differ; the network's own resizing of
             # 299 x 299 then changes nothing
-            features = self.network(torch.cat([self.resized(frame) for frame in frames]))[0]
-        features = features.flatten(1).cpu().numpy().astype(np.float64)  # (N, 2048)
-        if not np.isfinite(features).all():
+            pictures = (picture_tensor(frame[None], self.device) / 255 for frame in frames)
+            resized = [torch.nn.functional.interpolate(picture, **size) for picture in pictures]
+            features = self.network(torch.cat(resized))[0].flatten(1).double().cpu()  # (N, 2048)
+        if not features.isfinite().all():
             raise InputError(f"Inception's features are not numbers; {self.label} is damaged")
         return features
 
@@ -134,6 +132,8 @@ def fid(
     """
     import torch
 
+    from face_detection.track import batched
+
     protocol = {
         "features": f"pytorch-fid {importlib.metadata.version('pytorch-fid')}, pool {FEATURES}",
         "weights": inception.label,
@@ -146,8 +146,6 @@ def fid(
     total, counts, result = sums_of_frames(FEATURES), [], {"fid": None, "protocol": protocol}
 
     def pictures(video: str | os.PathLike) -> Iterator[list]:
-        from face_detection.track import batched
-
         return batched(_pictures(video, every, detector), batch_size)
 
     for name, role, videos in (("real", "real", real), ("generated", "fake", generated)):
@@ -156,22 +154,19 @@ def fid(
             cache = os.fspath(real_cache)
         state, record = _gather(name, videos, cache, protocol, pictures, inception, progress)
         total.load_state_dict({f"{role}_{n}": x for n, x in state.items()}, strict=False)
-        skipped, frames = record["skipped"], int(state["features_num_samples"])
-        if frames < 2:
-            reason = f" ({skipped[0]['reason']})" if skipped else ""
+        counts.append(int(state["features_num_samples"]))
+        if counts[-1] < 2:
+            reason = "".join(f" ({skipped['reason']})" for skipped in record["skipped"][:1])
             what = "frames" if detector is None else "faces"
             raise InputError(f"the {name} side has fewer than two {what}{reason}")
-        counts.append(frames)
-        videos = record.pop("done") - len(skipped)
-        result[name] = {"videos": videos, "frames": frames, **record}
+        videos = record.pop("done") - len(record["skipped"])
+        result[name] = {"videos": videos, "frames": counts[-1], **record}
     total.update(torch.zeros(0, FEATURES, dtype=torch.float64), real=True)  # or it will not compute
     result["fid"] = max(0.0, float(total.compute()))  # rounding goes below 0
-    result["warning"] = None
-    if min(counts) < FEATURES:
-        result["warning"] = (
-            f"fewer than {FEATURES} frames on a side: its covariance is singular and FID too high; "
-            "compare only with numbers from as many frames"
-        )
+    result["warning"] = None if min(counts) >= FEATURES else (
+        f"fewer than {FEATURES} frames on a side: its covariance is singular and FID too high; "
+        "compare only with numbers from as many frames"
+    )  # fmt: skip
     write_json(os.path.join(out, "fid.json"), result, indent=2)
     return result
 
