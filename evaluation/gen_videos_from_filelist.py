@@ -24,11 +24,7 @@ from corpus.listing import in_shard, parse_shard
 from errors import InputError, run_cli
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
 from evaluation.score_table import ScoreTable
-from face_detection.arguments import (
-    add_detector_arguments,
-    detector_options,
-    detector_record,
-)
+from face_detection.arguments import add_detector_arguments, detector_options, detector_record
 from face_detection.track import NoFace
 from media.files import file_label
 

@@ -130,11 +130,9 @@ class Perceptual(Metric):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of how the package calls torchvision
             model = LPIPS(net="alex", pnet_rand=True, verbose=False)
-        try:
-            for part in model.net.children():  # each convolution is called by its place in AlexNet
-                for number, layer in part.named_children():
-                    names = list(layer.state_dict())
-                    layer.load_state_dict({n: state[f"features.{number}.{n}"] for n in names})
+        try:  # slice2.3.weight is features.3.weight
+            names = {name: f"features.{name.partition('.')[2]}" for name in model.net.state_dict()}
+            model.net.load_state_dict({name: state[place] for name, place in names.items()})
         except (KeyError, RuntimeError) as error:
             url = self.weights.url
             raise InputError(f"{path} is not torchvision's AlexNet; that is {url}") from error

@@ -26,11 +26,7 @@ from evaluation.metrics import add_metric_arguments, find_weights, load_metrics
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
 from evaluation.quality import QualityMeter
 from evaluation.score_table import ScoreTable
-from face_detection.arguments import (
-    add_detector_arguments,
-    detector_options,
-    detector_record,
-)
+from face_detection.arguments import add_detector_arguments, detector_options, detector_record
 from lipsync.options import SIDES, positive
 from media.files import file_label
 

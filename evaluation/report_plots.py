@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -55,17 +56,13 @@ def write_sheet(rows: Sequence[Sequence[np.ndarray]], path: str, together: int =
 
 
 def spread_frames(video: str, count: int, width: int) -> list[np.ndarray]:
-    """`count` frames spread evenly over a video, `width` px wide; read once to count them."""
+    """At most `count` frames spread evenly over a video, `width` px wide."""
     import cv2
 
-    from media.read import count_frames, iter_frames, probe
+    from media.read import iter_frames, probe
 
     info = probe(video)
-    total = count_frames(video, info.fps)
-    wanted = list(np.linspace(0, total - 1, count).round().astype(int))
+    rate = count / max(info.duration, count / info.fps)
+    frames = [frame for _, frame in itertools.islice(iter_frames(video, rate), count)]
     size = (width, max(1, round(info.height * width / info.width)))
-    shown = {}
-    for index, (_, frame) in enumerate(iter_frames(video, info.fps)):
-        if index in wanted:
-            shown[index] = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-    return [shown[index] for index in wanted]
+    return [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames]
