@@ -162,6 +162,21 @@ class Mouth(Metric):
         return scores
 
 
+class Outside(Metric):
+    """What was to stay as it is: all of the picture but the mouth region."""
+
+    columns: ClassVar = {"l1_outside": Column("mean error outside the mouth, grey levels", -1)}
+
+    def __call__(self, batch: Batch) -> Scores:
+        values = []
+        for _, truth, generated, (x1, y1, x2, y2) in batch.faces():
+            outside = np.ones(truth.shape[:2], bool)
+            outside[(y1 + y2) // 2 : y2, x1:x2] = False
+            error = np.abs(generated.astype(np.int16) - truth)[outside]
+            values += [float(error.mean())] if error.size else []
+        return {"l1_outside": values}
+
+
 class Temporal(Metric):
     """|(g' - g) - (y' - y)| of two frames in a row, a mean over the face box: flicker is seen, an
     error that stays is not.
@@ -303,7 +318,7 @@ class SyncDistance(Metric):
         return {"lsd": (1 - cosine).tolist()}
 
 
-METRICS: tuple[type[Metric], ...] = (Picture, Perceptual, Mouth, SyncDistance, Identity, Temporal)
+METRICS = (Picture, Perceptual, Mouth, Outside, SyncDistance, Identity, Temporal)
 
 
 def add_metric_arguments(parser: argparse.ArgumentParser) -> None:

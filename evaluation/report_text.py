@@ -99,7 +99,7 @@ def measured(reports: Sequence[dict]) -> tuple[list[str], list[tuple]]:
     none, rows = [None] * 2, []
 
     def add(name: str, title: object, summaries: list[dict | None]) -> None:
-        rows.append((title, *(_score(summary, name) for summary in summaries), f"`{name}`"))
+        rows.append((str(title), *(_score(found, name) for found in summaries), f"`{name}`"))
 
     if first["lips"]:
         scored = [report["lips"][report["name"]] for report in reports]

@@ -14,6 +14,7 @@ from evaluation.metrics import (
     METRICS,
     Batch,
     Identity,
+    Outside,
     Perceptual,
     SyncDistance,
     load_metrics,
@@ -105,6 +106,16 @@ def test_a_video_against_itself_is_perfect(tmp_path, boxes, alexnet_file, sface_
             limit = 100 if name.startswith("psnr") else best[column.better]
             assert name == "lsd" or row[name] == pytest.approx(limit, abs=1e-6), name
     assert row["av_length_difference"] == pytest.approx(0.3 - 6 / 25, abs=1e-3)
+
+
+def test_outside_the_mouth_is_all_but_the_box_s_lower_half():
+    frames = np.full((2, 40, 40, 3), 100, np.uint8)
+    made = frames.copy()
+    made[0, 20:30, 10:30] = 0  # the mouth
+    made[1, 30:] += 4  # a quarter of the frame
+    box, metric = (10, 10, 30, 30), Outside("cpu")
+    assert metric(Batch(frames, made, [box] * 2))["l1_outside"] == [0, pytest.approx(1600 / 1400)]
+    assert metric(Batch(frames, made, [None, (0, -40, 40, 40)]))["l1_outside"] == []
 
 
 def test_lpips_is_the_package_s(alexnet_file):
