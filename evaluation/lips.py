@@ -30,13 +30,13 @@ from media.files import file_label, replacing, write_json
 FPS = 25.0
 BATCH = 64  # frames whose landmarks are found at a time
 COLUMNS = {
-    "follows": Column("partial correlation of the lips' opening with those of the sound's clip", 1),
-    "leak": Column("the same with those of the video that is redrawn; 0 is good", -1),
-    "amplitude": Column("spread of the opening over that of the sound's clip; 1 is right"),
-    "own": Column("correlation of the opening with the truth, with the clip's own sound", 1),
-    "silence": Column("spread of the opening with silence, over the true clip's; 0 is good", -1),
-    "lmd": Column("landmark distance with the own sound, percent of the face's height", -1),
-    "lmd_mouth": Column("the same of the lips' shape alone", -1),
+    "follows": Column("lips follow the sound's clip: partial correlation of openings", 1),
+    "leak": Column("lips follow the video that is redrawn: the same with that", -1),
+    "amplitude": Column("spread of the lips' opening over that of the sound's clip, 1 is right"),
+    "own": Column("correlation of the lips' opening with the truth, own sound", 1),
+    "silence": Column("spread of the lips' opening with silence, over the true clip's", -1),
+    "lmd": Column("landmark distance from the truth, own sound, percent of the face's height", -1),
+    "lmd_mouth": Column("landmark distance of the lips' shape alone", -1),
 }
 BASELINES = ("copy", "average")
 REMEMBERED = 64  # clips whose landmarks are kept: 8 kB a frame, and lists have thousands

@@ -319,6 +319,7 @@ class SyncDistance(Metric):
 
 
 METRICS = (Picture, Perceptual, Mouth, Outside, SyncDistance, Identity, Temporal)
+COLUMNS = {name: column for kind in METRICS for name, column in kind.columns.items()}
 
 
 def add_metric_arguments(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from errors import InputError, require_file, run_cli
 from evaluation.fid import list_videos, make_detector, same_size
 from evaluation.metrics import (
-    METRICS,
+    COLUMNS,
     Batch,
     Column,
     Identity,
@@ -179,10 +179,9 @@ def find_pairs(real: str, generated: str) -> list[tuple[str, tuple[str, str]]]:
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line."""
-    columns = {n: c for kind in METRICS for n, c in kind.columns.items()} | COUNTED
     parser = argparse.ArgumentParser(
         description="Generated videos against the true ones.",
-        epilog="columns:\n" + "\n".join(f"  {n:21} {c}" for n, c in columns.items()),
+        epilog="columns:\n" + "\n".join(f"  {n:21} {c}" for n, c in (COLUMNS | COUNTED).items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument

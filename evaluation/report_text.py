@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from evaluation import lips
 from evaluation.gen_videos_from_filelist import FPS
-from evaluation.metrics import METRICS, Column
+from evaluation.metrics import COLUMNS, Column
 from evaluation.quality import COUNTED
 from media.files import replacing, write_json
 
@@ -27,7 +27,7 @@ SYNC = {
     "lse": {"lse_d": Column("LSE-D", -1), "lse_c": Column("LSE-C", 1)},
     "sync": {
         "sync_distance": Column("sync distance by our own expert (not LSE)", -1),
-        "sync_confidence": Column("its confidence", 1),
+        "sync_confidence": Column("sync confidence of our own expert", 1),
     },
 }
 NEAR = "offset within 1 frame"
@@ -115,7 +115,8 @@ def measured(reports: Sequence[dict]) -> tuple[list[str], list[tuple]]:
         values = [_number(report["fid"]["fid"]) for report in reports]
         rows.append(("FID, lower is better", *values, *"----", "`fid`"))
     own = [report["quality"]["own_sound"] for report in reports]
-    for name, column in [c for kind in METRICS for c in kind.columns.items()] + [*COUNTED.items()]:
+    length = "av_length_difference"
+    for name, column in {**COLUMNS, length: COUNTED[length]}.items():
         if name in own[0]["scores"]:
             add(name, column, [*own, *none, first["quality"]["truth"], None])
     for name in _seconds(first):
