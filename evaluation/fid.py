@@ -121,14 +121,14 @@ def fid(
     every: int = 1,
     batch_size: int = 50,
     progress: bool = False,
-    real_cache: str | os.PathLike | None = None,
+    real_out: str | os.PathLike | None = None,
 ) -> dict:
     """FID of two sets of videos, with the protocol and the counts; also in <out>/fid.json.
 
     detector: compares the best face's box of each frame instead of whole frames. every: takes each
-    n-th frame of a video. real_cache: file of the real side's sums, for several generated sides. A
-    video that cannot be read to its end is left out and named. InputError where fewer than two
-    frames of a side are left.
+    n-th frame of a video. real_out: folder of the real side's sums, which several generated sides
+    may share. A video that cannot be read to its end is left out and named. InputError where fewer
+    than two frames of a side are left.
     """
     import torch
 
@@ -142,16 +142,15 @@ def fid(
         "detector": None if detector is None else detector.name,
         "every": every,
     }
-    os.makedirs(out, exist_ok=True)
     total, counts, result = sums_of_frames(FEATURES), [], {"fid": None, "protocol": protocol}
 
     def pictures(video: str | os.PathLike) -> Iterator[list]:
         return batched(_pictures(video, every, detector), batch_size)
 
     for name, role, videos in (("real", "real", real), ("generated", "fake", generated)):
-        cache = os.path.join(out, f"fid_{name}.npz")
-        if role == "real" and real_cache is not None:
-            cache = os.fspath(real_cache)
+        folder = real_out or out if name == "real" else out
+        os.makedirs(folder, exist_ok=True)
+        cache = os.path.join(folder, f"fid_{name}.npz")
         state, record = _gather(name, videos, cache, protocol, pictures, inception, progress)
         total.load_state_dict({f"{role}_{n}": x for n, x in state.items()}, strict=False)
         counts.append(int(state["features_num_samples"]))

@@ -176,11 +176,8 @@ def score_fid(
     if inception is None:
         return None
     real, made = ([path for _, path in videos.groups[name]] for name in ("real", "generated"))
-    cache = os.path.join(args.out, "scores", "fid_real.npz")
-    folder = os.path.join(out, "scores")
-    return fid(
-        real, made, folder, inception, None, 1, args.batch_size, progress=True, real_cache=cache
-    )
+    folder, shared = (os.path.join(place, "scores") for place in (out, args.out))
+    return fid(real, made, folder, inception, None, 1, args.batch_size, True, real_out=shared)
 
 
 def score_quality(videos: Videos, judges: Judges, out: str) -> dict:

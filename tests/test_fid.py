@@ -167,6 +167,9 @@ def test_a_killed_run_continues(tmp_path, monkeypatch, small):
     stub.frames = 0
     assert timeless(fid(a, b, tmp_path / "out", stub, batch_size=2)) == timeless(whole)
     assert stub.frames == 0
+    fid(a, b, tmp_path / "other", stub, batch_size=2, real_out=tmp_path / "out")
+    assert stub.frames == 6  # another generated side, the same real one
+    stub.frames = 0
     write_video(a[1], noise(30, 8))
     assert fid(a, b, tmp_path / "out", stub)["real"]["frames"] == 23
     assert stub.frames == 23  # the other side has not changed
