@@ -37,16 +37,16 @@ def write_report(reports: Sequence[dict], out: str) -> str:
     """Write report.json and report.md of report.evaluate's answers into `out`; returns the tables,
     for the screen.
     """
+    names = [report["name"] for report in reports]
     columns, rows = measured(reports)
     whole = reports[0]
     if len(reports) > 1:
-        whole = {"names": [report["name"] for report in reports], "columns": columns,
-                 "measures": [dict(zip(("title", *columns, "name"), row, strict=True))
-                              for row in rows]}  # fmt: skip
+        measures = [dict(zip(columns, row, strict=True)) for row in rows]
+        whole = {"names": names, "measures": measures}
     write_json(os.path.join(out, "report.json"), whole, indent=2)
     shown = [
         "\n\n".join(warnings(reports)),
-        "## All measures\n\n" + _table(("measure", *columns, "column"), rows),
+        "## All measures\n\n" + _table([f"**{c}**" if c in names else c for c in columns], rows),
         "`copy` keeps the video's mouth, `average` shows its mean: a sync loss may take either for "
         "talking.\nThe frames are compared with the truth for clips driven by their own "
         "sound, `real` is a true clip against itself;\nmost of a pasted frame is the true frame: "
@@ -91,11 +91,11 @@ def _score(summary: dict | None, name: str) -> str:
 
 
 def measured(reports: Sequence[dict]) -> tuple[list[str], list[tuple]]:
-    """(columns: the generators, the baselines, real clips with their own and another's sound;
-    rows: (title, a value for each column, name)). A metric's title is its class's.
+    """(columns: a measure's title, the generators, the baselines, real clips with their own and
+    another's sound, the measure's name; rows). A metric's title is its class's.
     """
     first, names = reports[0], [report["name"] for report in reports]
-    columns = [*(f"**{name}**" for name in names), *lips.BASELINES, "real", "wrong sound"]
+    columns = ["measure", *names, *lips.BASELINES, "real", "wrong sound", "column"]
     none, rows = [None] * 2, []
 
     def add(name: str, title: object, summaries: list[dict | None]) -> None:
@@ -164,15 +164,15 @@ def warnings(reports: Sequence[dict]) -> Iterator[str]:
         numbers = f"follows {scores['follows']:.2f}, leak {scores['leak']:.2f}"
         yield f"**{report['name']}**: {text} ({numbers})."
         for kind, groups in report["sync"].items():
-            column = next(iter(SYNC[kind]))
-            found = [groups[group]["scores"].get(column)
-                     for group in ("generated", "real", "wrong sound")]  # fmt: skip
-            if None in found:
+            name, column = next(iter(SYNC[kind].items()))
+            score = groups["generated"]["scores"].get(name)
+            if score is None or not tells(groups, name, column):
                 continue
-            made, real, wrong = (score["mean"] for score in found)
-            if abs(made - real) < abs(made - wrong) or made < real:
+            made = score["mean"]
+            real, wrong = (groups[g]["scores"][name]["mean"] for g in ("real", "wrong sound"))
+            if made < (real + wrong) / 2:  # nearer to the right sound
                 yield (
-                    f"**{report['name']}**: its {column} ({made:.3f}) is as good as that of real "
+                    f"**{report['name']}**: its {name} ({made:.3f}) is as good as that of real "
                     f"clips ({real:.3f}), and yet the lips do not follow the sound. The sync score "
                     "is fooled: do not rank this generator by it."
                 )
@@ -202,23 +202,27 @@ def _paper_table(reports: Sequence[dict]) -> str:
     return text + (f"\n\nFID: {fid['warning']}." if fid and fid["warning"] else "")
 
 
+def tells(groups: dict, name: str, column: Column) -> bool | None:
+    """Whether a metric tells real videos from those with the wrong sound; None: not measured."""
+    real, wrong = (groups[group]["scores"].get(name) for group in ("real", "wrong sound"))
+    if real is None or wrong is None:
+        return None
+    errors = [score["standard_error"] or 0.0 for score in (real, wrong)]
+    return column.better * (real["mean"] - wrong["mean"]) > CLEAR * math.hypot(*errors)
+
+
 def _verdicts(sync: dict) -> str:
-    return "\n".join(line for kind, groups in sync.items() for line in verdict(groups, SYNC[kind]))
-
-
-def verdict(groups: dict, columns: dict[str, Column]) -> Iterator[str]:
-    """Whether a metric tells real videos from those with the wrong sound."""
-    for name, column in columns.items():
-        real, wrong = (groups[group]["scores"].get(name) for group in ("real", "wrong sound"))
-        if real is None or wrong is None:
-            continue
-        gap = column.better * (real["mean"] - wrong["mean"])
-        errors = [score["standard_error"] or 0.0 for score in (real, wrong)]
-        clear = gap > CLEAR * math.hypot(*errors)
-        told = "tells" if clear else "**does NOT clearly tell**"
-        end = "" if clear else ": do not trust it here"
-        means = f"{real['mean']:.3f} against {wrong['mean']:.3f}"
-        yield f"- {name} {told} the right sound from the wrong, {means}{end}"
+    lines = []
+    for kind, groups in sync.items():
+        for name, column in SYNC[kind].items():
+            clear = tells(groups, name, column)
+            if clear is not None:
+                real, wrong = (groups[g]["scores"][name]["mean"] for g in ("real", "wrong sound"))
+                told = "tells" if clear else "**does NOT clearly tell**"
+                end = "" if clear else ": do not trust it here"
+                means = f"{real:.3f} against {wrong:.3f}"
+                lines.append(f"- {name} {told} the right sound from the wrong, {means}{end}")
+    return "\n".join(lines)
 
 
 def _missing(missing: Sequence[dict]) -> str:

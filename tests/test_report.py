@@ -14,7 +14,7 @@ from conftest import REPOSITORY, assert_refused, run_script, smooth_frames, writ
 
 from errors import InputError
 from evaluation.fid import INCEPTION
-from evaluation.metrics import METRICS, Column
+from evaluation.metrics import METRICS
 from evaluation.pairs import Pair
 from evaluation.report import (
     GROUPS,
@@ -27,7 +27,7 @@ from evaluation.report import (
     wrong_sounds,
 )
 from evaluation.report_plots import plot_report, rank
-from evaluation.report_text import verdict, warnings
+from evaluation.report_text import _verdicts, warnings
 
 # nothing is to be downloaded, wherever the tests run
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
@@ -149,8 +149,8 @@ def test_several_checkpoints_stand_side_by_side(killed_and_whole):
     assert f"| measure | {names} | copy | average | real | wrong sound | column |" in text
     table = json.loads((whole.parent / "report.json").read_text())
     assert table["names"] == ["small.pth", "second.pth"]
-    rows = {row["name"]: row for row in table["measures"]}
-    assert rows["`psnr`"]["**small.pth**"] == rows["`psnr`"]["**second.pth**"]  # the same weights
+    rows = {row["column"]: row for row in table["measures"]}
+    assert rows["`psnr`"]["small.pth"] == rows["`psnr`"]["second.pth"]  # the same weights
     assert rows["`psnr`"]["real"].startswith("100.000") and rows["`psnr`"]["copy"] == "-"
     assert rows["`sync_distance`"]["wrong sound"] != rows["`sync_distance`"]["real"] != "-"
     if "`leak`" in rows:  # the landmarks are installed
@@ -253,11 +253,10 @@ def test_clips_are_ranked_by_their_mean():
 def test_a_metric_that_cannot_tell_is_said_so():
     def told(real, wrong, error):
         scores = {"real": real, "wrong sound": wrong}
-        (line,) = verdict(
-            {group: {"scores": {"lse_d": {"mean": mean, "standard_error": error}}}
-             for group, mean in scores.items()}, {"lse_d": Column("LSE-D", -1)},
-        )  # fmt: skip
-        return line
+        return _verdicts({"lse": {
+            group: {"scores": {"lse_d": {"mean": mean, "standard_error": error}}}
+            for group, mean in scores.items()
+        }})  # fmt: skip
 
     assert "lse_d tells" in told(6, 9, 1)  # 3 apart, 2 * sqrt(2) needed
     assert "NOT clearly" in told(6, 8, 1)
@@ -267,11 +266,12 @@ def test_a_metric_that_cannot_tell_is_said_so():
 
 def test_a_good_sync_score_over_lips_that_leak_is_said_to_be_fooled():
     def summary(**means):
-        return {"videos": 1, "scores": {name: {"mean": mean} for name, mean in means.items()}}
+        scores = {name: {"mean": mean, "standard_error": 0.1} for name, mean in means.items()}
+        return {"videos": 1, "scores": scores}
 
-    def told(follows, leak, distance):
+    def told(follows, leak, distance, wrong=1.0):
         lips = dict.fromkeys(("amplitude", "own", "silence", "lmd", "lmd_mouth"), 1.0)
-        groups = {"generated": distance, "real": 0.6, "wrong sound": 1.0}
+        groups = {"generated": distance, "real": 0.6, "wrong sound": wrong}
         return " ".join(warnings([{
             "name": "mine", "lips": {"mine": summary(follows=follows, leak=leak, **lips)},
             "sync": {"sync": {g: summary(sync_distance=d) for g, d in groups.items()}},
@@ -281,3 +281,4 @@ def test_a_good_sync_score_over_lips_that_leak_is_said_to_be_fooled():
     assert "the lips follow the video" in told(0.1, 0.8, 0.95)
     assert "fooled" not in told(0.1, 0.8, 0.95)
     assert "fooled: do not rank" in told(0.1, 0.8, 0.62) and "fooled" in told(0.1, 0.1, 0.4)
+    assert "fooled" not in told(0.1, 0.8, 0.62, 0.7)  # a score that tells nothing fools no one
