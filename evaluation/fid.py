@@ -253,8 +253,9 @@ def list_videos(paths: Sequence[str], flag: str) -> list[str]:
 
     videos = []
     for path in paths:
-        listed = os.path.isdir(path) or path.lower().endswith(".txt")
-        videos += sorted(listing.list_videos(path)[0]) if listed else [require_file(path, flag)]
+        folder = os.path.isdir(path) or not require_file(path, flag)
+        listed = folder or path.lower().endswith(".txt")
+        videos += sorted(listing.list_videos(path)[0]) if listed else [path]
     return videos
 
 

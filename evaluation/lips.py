@@ -220,12 +220,15 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     from face_detection.landmarks import model_path
     from lipsync.engine import LipSync
+    from lipsync.options import REFERENCES
 
     model_path()  # before the work begins
-    pairs = read_pairs(args.filelist)[: args.limit]
-    require_some(pairs, args.data_root, args.data_root)
     for path in args.checkpoint:
         require_file(path, "checkpoint")
+    if args.reference not in REFERENCES:
+        require_file(args.reference, "--reference")
+    pairs = read_pairs(args.filelist)[: args.limit]
+    require_some(pairs, args.data_root, args.data_root)
     generators = {file_label(path): LipSync(path, args.device) for path in args.checkpoint}
     judge = LipJudge(next(iter(generators.values())), static=args.static, reference=args.reference)
     settings = {"static": args.static, "reference": args.reference}
