@@ -47,11 +47,10 @@ def draw_pairs(
     def draw(video: int) -> int | None:
         if seconds(paths[video])[0] < 0:
             return None
-        if same:
-            return video if seconds(paths[video])[1] >= 0 else None
         allowed = speakers != speakers[video] if different_speakers else np.ones(len(paths), bool)
         allowed[list(met[video])] = False
-        for audio in map(int, rng.permutation(np.flatnonzero(allowed))):
+        others = [video] if same else rng.permutation(np.flatnonzero(allowed))
+        for audio in map(int, others):
             met[video].add(audio)  # also where it is silent: not to be asked again
             if seconds(paths[audio])[1] >= 0:
                 return audio

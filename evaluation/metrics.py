@@ -7,9 +7,9 @@ network. METRICS lists them; flags, tables and the notes on weights that are not
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import warnings
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -66,13 +66,6 @@ class Batch:
         for number, (truth, generated, box) in enumerate(frames, self.first):
             if box is not None:
                 yield number, truth, generated, box
-
-    def mouths(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(true, generated) lower halves of the faces, (h, w, 3), of MIN_REGION px or more."""
-        for _, truth, generated, (x1, y1, x2, y2) in self.faces():
-            middle = (y1 + y2) // 2
-            if min(y2 - middle, x2 - x1) >= MIN_REGION:
-                yield truth[middle:y2, x1:x2], generated[middle:y2, x1:x2]
 
 
 class Metric:
@@ -154,16 +147,18 @@ class Mouth(Metric):
 
     def __call__(self, batch: Batch) -> Scores:
         scores: Scores = {name: [] for name in self.columns}
-        for regions in batch.mouths():
-            a, b = (picture_tensor(region[None], self.device) for region in regions)
-            scores["psnr_mouth"] += psnr(a, b)
-            scores["ssim_mouth"] += ssim(a, b)
-            scores["l1_mouth"].append(float((a - b).abs().mean()))
+        for _, *frames, (x1, y1, x2, y2) in batch.faces():
+            mouths = [frame[None, (y1 + y2) // 2 : y2, x1:x2] for frame in frames]
+            if min(mouths[0].shape[1:3]) >= MIN_REGION:
+                a, b = (picture_tensor(mouth, self.device) for mouth in mouths)
+                scores["psnr_mouth"] += psnr(a, b)
+                scores["ssim_mouth"] += ssim(a, b)
+                scores["l1_mouth"].append(float((a - b).abs().mean()))
         return scores
 
 
 class Outside(Metric):
-    """What was to stay as it is: all of the picture but the mouth region."""
+    """All of the picture but the mouth region, which was to stay as it is."""
 
     columns: ClassVar = {"l1_outside": Column("mean error outside the mouth, grey levels", -1)}
 
@@ -192,12 +187,10 @@ class Temporal(Metric):
     def __call__(self, batch: Batch) -> Scores:
         values = []
         for truth, generated, box in zip(batch.truth, batch.generated, batch.boxes, strict=True):
-            error = generated.astype(np.int16) - truth
-            if self._error is not None and box is not None:
+            before, self._error = self._error, generated.astype(np.int16) - truth
+            if before is not None and box is not None:
                 x1, y1, x2, y2 = box
-                change = error[y1:y2, x1:x2] - self._error[y1:y2, x1:x2]
-                values.append(float(np.abs(change).mean()))
-            self._error = error
+                values.append(float(np.abs(self._error - before)[y1:y2, x1:x2].mean()))
         return {"temporal": values}
 
 
@@ -242,8 +235,8 @@ class Identity(Metric):
         for number, *frames, box in batch.faces():
             if number % self.settings["identity_every"] == 0:
                 one, other = (self.embed(square_face(frame, box)) for frame in frames)
-                norms = float(np.linalg.norm(one) * np.linalg.norm(other))
-                values.append(float(one @ other) / norms if norms else 0.0)
+                norms = np.linalg.norm(one) * np.linalg.norm(other)
+                values.append(float(one @ other / norms) if norms else 0.0)
         return {"identity": values}
 
 
@@ -266,8 +259,8 @@ def square_face(frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
 
 
 class SyncDistance(Metric):
-    """1 - cosine of a SyncNet_color's embeddings of five generated frames and of their sound. The
-    expert knows windows of five frames at 25 fps and nothing else.
+    """1 - cosine of a SyncNet_color's embeddings of five generated frames and of their sound; at
+    25 fps, all that the expert knows.
     """
 
     columns: ClassVar = {"lsd": Column("LSD with the expert, 0..1", -1)}
@@ -286,8 +279,7 @@ class SyncDistance(Metric):
 
         heard = sound is not None and abs(fps - EXPERT_FPS) < 0.01
         self.mel = melspectrogram(sound).T if heard else None  # (T, 80)
-        self._window: deque[np.ndarray] = deque(maxlen=STEPS)
-        self._last = None  # number of the frame before
+        self._window: list[tuple[int, np.ndarray]] = []  # the last frames: number, lower half
 
     def __call__(self, batch: Batch) -> Scores:
         import torch
@@ -298,18 +290,14 @@ class SyncDistance(Metric):
         size = self.network.img_size
         faces, mels = [], []
         for number, _, frame, box in batch.faces() if self.mel is not None else ():
-            if self._last != number - 1:
-                self._window.clear()
-            self._last = number
-            self._window.append(crop_face(frame, box, size)[size // 2 :])
-            if len(self._window) < STEPS:
-                continue
-            try:
-                mel = crop_audio_window(self.mel, number - STEPS + 1)  # (16, 80)
-            except ShortWindow:  # the sound ends before the picture does
-                continue
-            mels.append(mel.T[None])
-            faces.append(np.concatenate([half.transpose(2, 0, 1) for half in self._window]))
+            self._window = [(n, half) for n, half in self._window if number - n < STEPS]
+            half = crop_face(frame, box, size)[size // 2 :].transpose(2, 0, 1)
+            self._window.append((number, half))
+            if len(self._window) == STEPS:
+                with contextlib.suppress(ShortWindow):  # the sound ends before the picture does
+                    mel = crop_audio_window(self.mel, number - STEPS + 1)  # (16, 80)
+                    mels.append(mel.T[None])
+                    faces.append(np.concatenate([half for _, half in self._window]))
         if not faces:
             return {"lsd": []}
         face = torch.from_numpy(np.stack(faces)).to(self.device).float() / 255  # (B, 15, H/2, W)

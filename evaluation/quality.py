@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -98,10 +97,12 @@ class QualityMeter:
                         found[name] += values
             frames += len(batch.truth)
             faces += sum(box is not None for box in batch.boxes)
-        row = {n: math.fsum(v) / len(v) if v else None for n, v in found.items()}
-        for name, value in row.items():
-            if value is not None and not math.isfinite(value):
+        for name, values in found.items():
+            if not np.isfinite(values).all():
                 raise InputError(f"{name} is not a number; are its weights damaged?")
+        row = {
+            name: sum(values) / len(values) if values else None for name, values in found.items()
+        }
         if wav is not None:
             row["av_length_difference"] = len(wav) / 16000 - frames / b.fps
         return row | {"frames": frames, "faces": faces}
@@ -116,27 +117,28 @@ class QualityMeter:
         true, made = (
             same_size(frame for _, frame in iter_frames(path, fps)) for path in (truth, generated)
         )
-        done = 0
-        for batch in batched(self._in_step(track_faces(true, self.detector, size), made), size):
-            tracked, pictures = zip(*batch, strict=True)
-            originals, boxes = zip(*tracked, strict=True)
+        tracked, done = track_faces(true, self.detector, size), 0
+        for batch in batched(self._in_step(tracked, made), size):
+            originals, boxes, pictures = zip(*batch, strict=True)
             yield Batch(np.stack(originals), np.stack(pictures), boxes, done)
             done += len(batch)
 
     def _in_step(self, true: Iterator, made: Iterator[np.ndarray]) -> Iterator[tuple]:
-        """((true frame, box), generated frame); InputError where one video ends too early."""
+        """(true frame, box, generated frame); InputError where one video ends too early."""
         early = 0
         for count, (tracked, frame) in enumerate(itertools.zip_longest(true, made)):
             if tracked is None:
                 raise InputError(f"the generated video goes on after the true one's {count} frames")
-            early += frame is None
+            if frame is not None:
+                yield *tracked, frame
+                continue
+            early += 1
             if early > self.shorter:
+                allowed = f" (--shorter {self.shorter})" if self.shorter else ""
                 raise InputError(
                     f"the generated video has {count + 1 - early} frames, the true one more than "
-                    f"{count}" + (f" (--shorter {self.shorter})" if self.shorter else "")
+                    f"{count}{allowed}"
                 )
-            if frame is not None:
-                yield tracked, frame
 
 
 def _sound(path: str) -> np.ndarray | None:
