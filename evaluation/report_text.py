@@ -55,8 +55,10 @@ def write_report(reports: Sequence[dict], out: str) -> str:
         _verdicts(reports[0]["sync"]),
         _missing(reports[0]["missing"]),
     ]
-    sections = [*map(_head, reports), *shown, _skipped(reports), *map(_protocols, reports),
-                *map(_pictures, reports if len(reports) == 1 else ())]  # fmt: skip
+    ends = [_skipped(whole), _protocols(whole), _pictures(whole)] if len(reports) == 1 else [
+        "What was left out, how the numbers were made and pictures: in the report of each."
+    ]  # fmt: skip
+    sections = [*map(_head, reports), *shown, *ends]
     with replacing(os.path.join(out, "report.md")) as file:
         file.write("\n\n".join(section for section in sections if section) + "\n")
     return "\n\n".join(s for s in shown if s) + f"\n\n{out}: report.md, report.json"
@@ -188,11 +190,8 @@ def _paper_table(reports: Sequence[dict]) -> str:
     ]
     groups = [(f"**{r['name']}**", r["sync"].get("lse", {}).get("generated"), r["fid"])
               for r in reports]  # fmt: skip
-    for group, title in (
-        ("real", "videos, here"),
-        ("wrong sound", "videos with another's sound, here"),
-    ):
-        groups.append((f"real {title}", lse.get(group), None))
+    wrong = "real videos with another's sound, here"
+    groups += [("real videos, here", lse.get("real"), None), (wrong, lse.get("wrong sound"), None)]
     for name, summary, fid in groups:
         scores = (_score(summary, column) for column in SYNC["lse"])
         rows.append((name, *scores, _number(fid["fid"] if fid else None), ours))
@@ -230,20 +229,17 @@ def _missing(missing: Sequence[dict]) -> str:
     return "## Not measured, for want of weights\n\n" + "\n".join(lines) if lines else ""
 
 
-def _skipped(reports: Sequence[dict]) -> str:
-    lines = []
-    for report in reports:
-        whose = f"{report['name']}: " if len(reports) > 1 else ""
-        parts = {f"generation, {name}": s for name, s in report["generation"].items()}
-        for name, groups in report["sync"].items():
-            parts |= {f"{name}, {group}": summary for group, summary in groups.items()}
-        parts["quality"] = report["quality"]["own_sound"]
-        parts |= {f"lips, {name}": summary for name, summary in report["lips"].items()}
-        parts |= {f"fid, {side}": report["fid"][side] for side in ("real", "generated")
-                  if report["fid"]}  # fmt: skip
-        for name, summary in parts.items():
-            for entry in summary["skipped"]:
-                lines.append(f"- {whose}{name}: {entry['video']}: {entry['reason']}")
+def _skipped(report: dict) -> str:
+    fid = report["fid"] or {}
+    sides = {side: fid[side] for side in ("real", "generated") if fid}
+    parts = {"generation": report["generation"], **report["sync"], "quality": report["quality"],
+             "lips": report["lips"], "fid": sides}  # fmt: skip
+    lines = [
+        f"- {part}, {name}: {entry['video']}: {entry['reason']}"
+        for part, summaries in parts.items()
+        for name, summary in summaries.items()
+        for entry in summary["skipped"]
+    ]
     return "## Left out\n\n" + ("\n".join(lines) if lines else "Nothing.")
 
 
