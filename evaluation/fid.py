@@ -142,7 +142,7 @@ def fid(
         "detector": None if detector is None else detector.name,
         "every": every,
     }
-    total, counts, result = sums_of_frames(FEATURES), [], {"fid": None, "protocol": protocol}
+    sums, counts, result = sums_of_frames(FEATURES), [], {"fid": None, "protocol": protocol}
 
     def pictures(video: str | os.PathLike) -> Iterator[list]:
         return batched(_pictures(video, every, detector), batch_size)
@@ -151,17 +151,16 @@ def fid(
         folder = real_out or out if name == "real" else out
         os.makedirs(folder, exist_ok=True)
         cache = os.path.join(folder, f"fid_{name}.npz")
-        state, record = _gather(name, videos, cache, protocol, pictures, inception, progress)
-        total.load_state_dict({f"{role}_{n}": x for n, x in state.items()}, strict=False)
-        counts.append(int(state["features_num_samples"]))
+        record = _gather(sums, role, videos, cache, protocol, pictures, inception, progress)
+        counts.append(int(getattr(sums, f"{role}_features_num_samples")))
         if counts[-1] < 2:
             reason = "".join(f" ({skipped['reason']})" for skipped in record["skipped"][:1])
             what = "frames" if detector is None else "faces"
             raise InputError(f"the {name} side has fewer than two {what}{reason}")
         videos = record.pop("done") - len(record["skipped"])
         result[name] = {"videos": videos, "frames": counts[-1], **record}
-    total.update(torch.zeros(0, FEATURES, dtype=torch.float64), real=True)  # or it will not compute
-    result["fid"] = max(0.0, float(total.compute()))  # rounding goes below 0
+    sums.update(torch.zeros(0, FEATURES, dtype=torch.float64), real=True)  # or it will not compute
+    result["fid"] = max(0.0, float(sums.compute()))  # rounding goes below 0
     result["warning"] = None if min(counts) >= FEATURES else (
         f"fewer than {FEATURES} frames on a side: its covariance is singular and FID too high; "
         "compare only with numbers from as many frames"
@@ -171,27 +170,27 @@ def fid(
 
 
 def _gather(
-    name: str, videos: Sequence[str | os.PathLike], cache: str, protocol: dict, pictures: Callable,
-    inception: InceptionFeatures, progress: bool,
-) -> tuple[dict, dict]:  # fmt: skip
-    """(sums, record) of one side's videos, from where a killed run left off.
+    sums, role: str, videos: Sequence[str | os.PathLike], cache: str, protocol: dict,
+    pictures: Callable, inception: InceptionFeatures, progress: bool,
+) -> dict:  # fmt: skip
+    """Add the videos of one side ("real" or "fake"), from where a killed run left off.
 
-    record: videos gone through ("done") and the "seconds" that they took; "faceless" frames, left
-    out where the region is the face; "skipped" videos with the reason. In a file of 34 MB.
+    Returns the videos gone through ("done") and the "seconds" that they took; "faceless" frames,
+    left out where the region is the face; "skipped" videos with the reason. Kept in 34 MB.
     """
     import torch
     from tqdm import tqdm
 
     stamps = [[os.path.abspath(video), *(stamp(video) or ())] for video in videos]
-    key, saved, sums = json.dumps([protocol, stamps]), time.monotonic(), sums_of_frames(FEATURES)
+    key, saved = json.dumps([protocol, stamps]), time.monotonic()
     record = {"done": 0, "seconds": 0.0, "faceless": 0, "skipped": []}
 
     def state() -> dict:
         found = sums.state_dict().items()
-        return {n.removeprefix("real_"): x.clone() for n, x in found if n.startswith("real_")}
+        return {n.removeprefix(role): x.clone() for n, x in found if n.startswith(role)}
 
     def restore(kept: dict) -> None:
-        sums.load_state_dict({f"real_{n}": torch.as_tensor(x) for n, x in kept.items()}, False)
+        sums.load_state_dict({role + n: torch.as_tensor(x) for n, x in kept.items()}, strict=False)
 
     try:
         with np.load(cache, allow_pickle=False) as file:
@@ -203,14 +202,14 @@ def _gather(
         pass
     left = itertools.islice(videos, record["done"], None)
     bar = {"initial": record["done"], "disable": None if progress else True}
-    for video in tqdm(left, name, len(videos), unit="video", **bar):
+    for video in tqdm(left, role, len(videos), unit="video", **bar):
         began, before, faceless = time.monotonic(), state(), 0
         try:
             for batch in pictures(video):
                 shown = [picture for picture in batch if picture is not None]
                 faceless += len(batch) - len(shown)
                 if shown:
-                    sums.update(torch.as_tensor(inception(shown)), real=True)
+                    sums.update(torch.as_tensor(inception(shown)), role == "real")
             record["faceless"] += faceless
         except InputError as error:
             restore(before)  # a video that is left out leaves nothing behind
@@ -221,7 +220,7 @@ def _gather(
             with replacing(cache, "wb") as file:
                 np.savez(file, key=key, record=json.dumps(record), **state())
             saved = time.monotonic()
-    return state(), record
+    return record
 
 
 def _pictures(video: str | os.PathLike, every: int, detector) -> Iterator[np.ndarray | None]:
