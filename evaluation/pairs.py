@@ -51,9 +51,7 @@ def read_pairs(path: str | os.PathLike, kind: str = "unpaired") -> list[Pair]:
                     raise InputError(f"filelist {path} is not a text file of names")
                 if not line.strip() or line.lstrip().startswith("#"):
                     continue
-                # names with blanks are separated by tabs
-                names = [name.strip() for name in line.split("\t" if "\t" in line else None)]
-                names = [name for name in names if name]
+                names = _fields(line)
                 if len(names) != len(columns):
                     raise InputError(
                         f"filelist {path}, line {index + 1}: {len(names)} names where "
@@ -66,6 +64,12 @@ def read_pairs(path: str | os.PathLike, kind: str = "unpaired") -> list[Pair]:
     if not pairs:
         raise InputError(f"filelist {path} names nothing")
     return pairs
+
+
+def _fields(line: str) -> list[str]:
+    if "\t" in line:
+        return [name.strip() for name in line.split("\t") if name.strip()]
+    return line.split()
 
 
 def resolve(root: str | os.PathLike, name: str) -> str | None:
