@@ -30,6 +30,23 @@ def find_videos(data_root: str) -> list[tuple[str, str]]:
     folder (mvlrs_v1) only `main` is used (paper section 4). InputError where two videos would
     become one clip.
     """
+    paths, base = list_videos(data_root)
+    found: dict[str, str] = {}
+    for path in paths:
+        name = clip_name(path, base)
+        if found.setdefault(name, path) != path:
+            raise InputError(f"{found[name]} and {path} would become one clip; rename one")
+    for name in found:
+        if os.path.dirname(name) in found:
+            raise InputError(
+                f"the clip of {found[name]} would lie inside that of "
+                f"{found[os.path.dirname(name)]}; rename one"
+            )
+    return sorted(found.items())
+
+
+def list_videos(data_root: str) -> tuple[list[str], str]:
+    """(paths of the videos of `data_root`, the folder below which they are named)."""
     if os.path.isdir(data_root):
         if os.path.basename(os.path.normpath(data_root)) == "mvlrs_v1":
             data_root = os.path.join(data_root, "main")
@@ -50,18 +67,7 @@ def find_videos(data_root: str) -> list[tuple[str, str]]:
         where = f"--data_root {data_root} lists no video"
     if not paths:
         raise InputError(where)
-    found: dict[str, str] = {}
-    for path in paths:
-        name = clip_name(path, base)
-        if found.setdefault(name, path) != path:
-            raise InputError(f"{found[name]} and {path} would become one clip; rename one")
-    for name in found:
-        if os.path.dirname(name) in found:
-            raise InputError(
-                f"the clip of {found[name]} would lie inside that of "
-                f"{found[os.path.dirname(name)]}; rename one"
-            )
-    return sorted(found.items())
+    return paths, base
 
 
 def clip_name(path: str, base: str) -> str:

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
 import os
 
@@ -50,12 +49,8 @@ def lines(rows: list[list[np.ndarray]], columns: int) -> list[list[np.ndarray]]:
     """Rows that belong together, cut into lines of so many pictures, white where they end."""
     count = min(map(len, rows))
     columns, white = min(columns, count), np.full_like(rows[0][0], 255)
-    starts = range(0, count, columns)
-    return [
-        list(itertools.islice(itertools.chain(row[start : min(start + columns, count)],
-                                              itertools.repeat(white)), columns))
-        for start in starts for row in rows
-    ]  # fmt: skip
+    padded = [row[:count] + [white] * (-count % columns) for row in rows]
+    return [row[i : i + columns] for i in range(0, count, columns) for row in padded]
 
 
 def get_args_parser() -> argparse.ArgumentParser:

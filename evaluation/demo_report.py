@@ -168,10 +168,10 @@ def main(args: argparse.Namespace) -> None:
     from lipsync.engine import LipSync
     from training.curves import plot_curves
 
-    os.makedirs(args.out, exist_ok=True)
+    expert, lipsync = newest(args.expert), LipSync(newest(args.generator))
     clips = load_clips(args.data_root, args.preprocessed_root)
-    scores = expert_scores(newest(args.expert), clips, args.preprocessed_root)
-    lipsync = LipSync(newest(args.generator))
+    os.makedirs(args.out, exist_ok=True)
+    scores = expert_scores(expert, clips, args.preprocessed_root)
     scores |= mouth_scores(lipsync, clips, os.path.join(args.out, "contact_sheet.png"))
     runs = {
         name: os.path.join(args.log_dir, os.path.basename(os.path.normpath(folder)))

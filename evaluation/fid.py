@@ -3,11 +3,12 @@
     python -m evaluation.fid --real real_videos --generated results/lrs2 --out results/eval
     python -m evaluation.fid --real real.txt --generated a.mp4 b.mp4 --out eval --region face
 
-FID (Heusel et al., 2017) as pytorch-fid computes it: its network, its weights, its resizing. The
-frames come straight from the videos, and their features equal those that pytorch-fid finds for the
-same frames saved as PNG. The paper's numbers are over all frames of both sides, the default here.
-A killed run continues; each side's statistics are kept until its videos change. Writes
-<out>/fid.json, <out>/fid_real.npz and <out>/fid_generated.npz.
+FID (Heusel et al., 2017) as pytorch-fid computes it: its network, its weights, its resizing; the
+sums and the distance are torchmetrics', in float64. The frames come straight from the videos, and
+their features equal those that pytorch-fid finds for the same frames saved as PNG. The paper's
+numbers are over all frames of both sides, the default here. A killed run continues; each side's
+sums are kept until its videos change. Writes <out>/fid.json, <out>/fid_real.npz and
+<out>/fid_generated.npz.
 """
 
 from __future__ import annotations
@@ -20,70 +21,95 @@ import os
 import sys
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from errors import InputError, require_file, run_cli
-from evaluation.frechet import FeatureStatistics, frechet_distance
-from evaluation.inception import FEATURES, INPUT_SIZE, InceptionFeatures
 from face_detection import create_detector
 from face_detection.arguments import add_detector_arguments, detector_options
 from lipsync.options import positive
-from media.files import replacing, stamp, write_json
+from media.files import file_label, replacing, stamp, write_json
+from models.pretrained import Weights
 
-# torch, pytorch-fid and scipy are imported inside the functions, so that --help answers at once
+if TYPE_CHECKING:
+    import torch
 
-SAVE_SECONDS = 60  # between two saves of a side's statistics, at the end of a video
+# torch, torchmetrics and pytorch-fid are imported inside the functions, so that --help answers at
+# once
+
+FEATURES = 2048  # of the final average pooling
+INPUT_SIZE = 299  # px: the side of the network's input
+SAVE_SECONDS = 60  # between two saves of a side's sums, at the end of a video
 DETECTION_BATCH = 16
+INCEPTION = Weights(
+    "Inception",
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth",
+    "--inception_weights",
+)
 
 
-@dataclass
-class Side:
-    """What is known of one side: statistics of its frames, and what was left out.
-
-    done: videos that were gone through; seconds: that they took; faceless: frames without a face,
-    left out where the region is the face; skipped: videos that could not be read (to the end), with
-    the reason.
+class InceptionFeatures:
+    """pytorch-fid's network. weights: path of its file; by default see Weights.find. InputError
+    where there is none, or another model's.
     """
 
-    statistics: FeatureStatistics = field(default_factory=lambda: FeatureStatistics(FEATURES))
-    done: int = 0
-    seconds: float = 0.0
-    faceless: int = 0
-    skipped: list[dict[str, str]] = field(default_factory=list)
+    def __init__(self, weights: str | os.PathLike | None = None, device: str = "auto") -> None:
+        from models.device import select_device
 
-    def save(self, path: str, key: str) -> None:
-        """Write a file of 34 MB that `load` takes up for the same key."""
-        names = ("done", "seconds", "faceless", "skipped")
-        record = {name: getattr(self, name) for name in names}
-        with replacing(path, "wb") as file:
-            np.savez(
-                file,
-                key=key,
-                record=json.dumps(record),
-                count=self.statistics.count,
-                mean=self.statistics.mean,
-                scatter=self.statistics.scatter,
-            )
+        self.device = select_device(device)
+        path = INCEPTION.find(weights)
+        self.label = file_label(path)
+        self.network = load_inception(path).to(self.device)
 
-    @classmethod
-    def load(cls, path: str, key: str) -> Side:
-        """What was saved under `path`; an empty side where that is of another key or damaged."""
-        side = cls()
-        try:
-            with np.load(path, allow_pickle=False) as saved:
-                if str(saved["key"]) != key:
-                    return side
-                record = json.loads(str(saved["record"]))
-                side.statistics.count = int(saved["count"])
-                side.statistics.mean, side.statistics.scatter = saved["mean"], saved["scatter"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return cls()
-        for name, value in record.items():
-            setattr(side, name, value)
-        return side
+    def __call__(self, frames: Sequence[np.ndarray]) -> torch.Tensor:
+        """uint8 BGR frames (H, W, 3), of any sizes -> float64 (N, 2048)."""
+        import torch
+
+        from media.difference import picture_tensor
+
+        size = {"size": (INPUT_SIZE, INPUT_SIZE), "mode": "bilinear", "align_corners": False}
+        with torch.inference_mode():
+            # resized one by one, so that sizes may differ; the network's own resizing of
+            # 299 x 299 then changes nothing
+            pictures = (picture_tensor(frame[None], self.device) / 255 for frame in frames)
+            resized = [torch.nn.functional.interpolate(picture, **size) for picture in pictures]
+            features = self.network(torch.cat(resized))[0].flatten(1).double().cpu()  # (N, 2048)
+        if not features.isfinite().all():
+            raise InputError(f"Inception's features are not numbers; {self.label} is damaged")
+        return features
+
+
+def load_inception(path: str | os.PathLike):
+    """pytorch-fid's InceptionV3 with the weights of `path`, in eval mode on the CPU."""
+    from unittest.mock import patch
+
+    from pytorch_fid import inception
+
+    from models.checkpoint import read_checkpoint
+
+    state = read_checkpoint(path)["state_dict"]  # tensors and nothing else
+    try:  # the constructor downloads its weights, by a load that would run code
+        with patch.object(inception, "load_state_dict_from_url", return_value=state):
+            block = inception.InceptionV3.BLOCK_INDEX_BY_DIM[FEATURES]
+            return inception.InceptionV3([block]).eval()
+    except RuntimeError as error:
+        url = INCEPTION.url
+        raise InputError(f"{path} is not pytorch-fid's Inception; that is {url}") from error
+
+
+def sums_of_frames(features: int = FEATURES):
+    """torchmetrics' FID of feature rows (N, features): sums in float64, kept by state_dict."""
+    import torch
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    rows = torch.nn.Identity()  # Inception has been before
+    rows.num_features = features
+    sums = FrechetInceptionDistance(feature=rows)
+    sums.persistent(True)
+    return sums
 
 
 def fid(
@@ -95,13 +121,19 @@ def fid(
     every: int = 1,
     batch_size: int = 50,
     progress: bool = False,
+    real_out: str | os.PathLike | None = None,
 ) -> dict:
     """FID of two sets of videos, with the protocol and the counts; also in <out>/fid.json.
 
     detector: compares the best face's box of each frame instead of whole frames. every: takes each
-    n-th frame of a video. A video that cannot be read is left out and named. InputError where fewer
+    n-th frame of a video. real_out: folder of the real side's sums, which several generated sides
+    may share. A video that cannot be read to its end is left out and named. InputError where fewer
     than two frames of a side are left.
     """
+    import torch
+
+    from face_detection.track import batched
+
     protocol = {
         "features": f"pytorch-fid {importlib.metadata.version('pytorch-fid')}, pool {FEATURES}",
         "weights": inception.label,
@@ -110,78 +142,89 @@ def fid(
         "detector": None if detector is None else detector.name,
         "every": every,
     }
-    os.makedirs(out, exist_ok=True)
-    sides, result = [], {"fid": None, "protocol": protocol}
-    for name, videos in (("real", real), ("generated", generated)):
-        cache = os.path.join(out, f"fid_{name}.npz")
-        side = _gather(name, videos, cache, protocol, inception, detector, batch_size, progress)
-        if side.statistics.count < 2:
-            reasons = [f" ({skipped['reason']})" for skipped in side.skipped[:1]]
+    sums, counts, result = sums_of_frames(FEATURES), [], {"fid": None, "protocol": protocol}
+
+    def pictures(video: str | os.PathLike) -> Iterator[list]:
+        return batched(_pictures(video, every, detector), batch_size)
+
+    for name, role, videos in (("real", "real", real), ("generated", "fake", generated)):
+        folder = real_out or out if name == "real" else out
+        os.makedirs(folder, exist_ok=True)
+        cache = os.path.join(folder, f"fid_{name}.npz")
+        record = _gather(sums, role, videos, cache, protocol, pictures, inception, progress)
+        counts.append(int(getattr(sums, f"{role}_features_num_samples")))
+        if counts[-1] < 2:
+            reason = "".join(f" ({skipped['reason']})" for skipped in record["skipped"][:1])
             what = "frames" if detector is None else "faces"
-            raise InputError(f"the {name} side has fewer than two {what}{''.join(reasons)}")
-        sides.append(side.statistics)
-        result[name] = {
-            "videos": side.done - len(side.skipped),
-            "frames": side.statistics.count,
-            "seconds": side.seconds,
-            "faceless": side.faceless,
-            "skipped": side.skipped,
-        }
-    a, b = sides
-    result["fid"] = frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
-    result["warning"] = None
-    if min(a.count, b.count) < FEATURES:
-        result["warning"] = (
-            f"fewer than {FEATURES} frames on a side: its covariance is singular and FID too high; "
-            "compare only with numbers from as many frames"
-        )
+            raise InputError(f"the {name} side has fewer than two {what}{reason}")
+        videos = record.pop("done") - len(record["skipped"])
+        result[name] = {"videos": videos, "frames": counts[-1], **record}
+    sums.update(torch.zeros(0, FEATURES, dtype=torch.float64), real=True)  # or it will not compute
+    result["fid"] = max(0.0, float(sums.compute()))  # rounding goes below 0
+    result["warning"] = None if min(counts) >= FEATURES else (
+        f"fewer than {FEATURES} frames on a side: its covariance is singular and FID too high; "
+        "compare only with numbers from as many frames"
+    )  # fmt: skip
     write_json(os.path.join(out, "fid.json"), result, indent=2)
     return result
 
 
 def _gather(
-    name: str,
-    videos: Sequence[str | os.PathLike],
-    cache: str,
-    protocol: dict,
-    inception: InceptionFeatures,
-    detector,
-    batch_size: int,
-    progress: bool,
-) -> Side:
-    """One side, from where a killed run left off."""
+    sums, role: str, videos: Sequence[str | os.PathLike], cache: str, protocol: dict,
+    pictures: Callable, inception: InceptionFeatures, progress: bool,
+) -> dict:  # fmt: skip
+    """Add the videos of one side ("real" or "fake"), from where a killed run left off.
+
+    Returns the videos gone through ("done") and the "seconds" that they took; "faceless" frames,
+    left out where the region is the face; "skipped" videos with the reason. Kept in 34 MB.
+    """
+    import torch
     from tqdm import tqdm
 
-    from face_detection.track import batched
-
     stamps = [[os.path.abspath(video), *(stamp(video) or ())] for video in videos]
-    key = json.dumps([protocol, stamps])
-    side, saved = Side.load(cache, key), time.monotonic()
-    waiting = tqdm(
-        itertools.islice(videos, side.done, None),
-        desc=name,
-        unit="video",
-        initial=side.done,
-        total=len(videos),
-        disable=not (progress and sys.stderr.isatty()),
-    )
-    for video in waiting:
-        began = time.monotonic()
+    key, saved = json.dumps([protocol, stamps]), time.monotonic()
+    record = {"done": 0, "seconds": 0.0, "faceless": 0, "skipped": []}
+
+    def state() -> dict:
+        found = sums.state_dict().items()
+        return {n.removeprefix(role): x.clone() for n, x in found if n.startswith(role)}
+
+    def restore(kept: dict) -> None:
+        sums.load_state_dict({role + n: torch.as_tensor(x) for n, x in kept.items()}, strict=False)
+
+    try:
+        with np.load(cache, allow_pickle=False) as file:
+            if str(file["key"]) == key:
+                kept = {n: file[n] for n in state()}
+                record = json.loads(str(file["record"]))
+                restore(kept)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none, or damaged
+        pass
+    left = itertools.islice(videos, record["done"], None)
+    bar = {"initial": record["done"], "disable": None if progress else True}
+    for video in tqdm(left, role, len(videos), unit="video", **bar):
+        began, before, faceless = time.monotonic(), state(), 0
         try:
-            for batch in batched(_pictures(video, protocol["every"], detector, side), batch_size):
-                side.statistics.update(inception(batch))
+            for batch in pictures(video):
+                shown = [picture for picture in batch if picture is not None]
+                faceless += len(batch) - len(shown)
+                if shown:
+                    sums.update(torch.as_tensor(inception(shown)), role == "real")
+            record["faceless"] += faceless
         except InputError as error:
-            side.skipped.append({"video": os.fspath(video), "reason": str(error)})
-        side.done += 1
-        side.seconds = round(side.seconds + time.monotonic() - began, 3)
-        if side.done == len(videos) or time.monotonic() - saved > SAVE_SECONDS:
-            side.save(cache, key)
+            restore(before)  # a video that is left out leaves nothing behind
+            record["skipped"].append({"video": os.fspath(video), "reason": str(error)})
+        record["done"] += 1
+        record["seconds"] = round(record["seconds"] + time.monotonic() - began, 3)
+        if record["done"] == len(videos) or time.monotonic() - saved > SAVE_SECONDS:
+            with replacing(cache, "wb") as file:
+                np.savez(file, key=key, record=json.dumps(record), **state())
             saved = time.monotonic()
-    return side
+    return record
 
 
-def _pictures(video: str | os.PathLike, every: int, detector, side: Side) -> Iterator[np.ndarray]:
-    """Each `every`-th frame of a video, or the face in it; counts those without one."""
+def _pictures(video: str | os.PathLike, every: int, detector) -> Iterator[np.ndarray | None]:
+    """Each `every`-th frame of a video, or the face in it; None where it has none."""
     from face_detection.track import track_faces
     from media.read import iter_frames
 
@@ -189,24 +232,29 @@ def _pictures(video: str | os.PathLike, every: int, detector, side: Side) -> Ite
     if detector is None:
         yield from frames
         return
-    for frame, box in track_faces(frames, detector, DETECTION_BATCH):
-        if box is None:
-            side.faceless += 1
-        else:
-            x1, y1, x2, y2 = box
-            yield frame[y1:y2, x1:x2]
+    for frame, box in track_faces(same_size(frames), detector, DETECTION_BATCH):
+        yield None if box is None else frame[box[1] : box[3], box[0] : box[2]]
+
+
+def same_size(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Frames (H, W, 3), scaled to the size of the first where a video changes it on its way."""
+    import cv2
+
+    size = None
+    for frame in frames:
+        size = size or frame.shape[1::-1]
+        yield frame if frame.shape[1::-1] == size else cv2.resize(frame, size)
 
 
 def list_videos(paths: Sequence[str], flag: str) -> list[str]:
     """The videos that an option names: videos, folders of them, .txt files with a path a line."""
-    from corpus.listing import find_videos
+    from corpus import listing
 
     videos = []
     for path in paths:
-        if os.path.isdir(path) or path.lower().endswith(".txt"):
-            videos += [video for _, video in find_videos(path)]
-        else:
-            videos.append(require_file(path, flag))
+        folder = os.path.isdir(path) or not require_file(path, flag)
+        listed = folder or path.lower().endswith(".txt")
+        videos += sorted(listing.list_videos(path)[0]) if listed else [path]
     return videos
 
 

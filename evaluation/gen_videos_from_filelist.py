@@ -16,7 +16,6 @@ import argparse
 import glob
 import itertools
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -25,11 +24,7 @@ from corpus.listing import in_shard, parse_shard
 from errors import InputError, run_cli
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
 from evaluation.score_table import ScoreTable
-from face_detection.arguments import (
-    add_detector_arguments,
-    detector_options,
-    detector_record,
-)
+from face_detection.arguments import add_detector_arguments, detector_options, detector_record
 from face_detection.track import NoFace
 from media.files import file_label
 
@@ -65,39 +60,38 @@ def generate_pairs(
     a row is `index audio video`, and "reasons", the number of skipped pairs by reason. InputError
     where no pair's files are there, or a result cannot be written.
     """
-    from tqdm import tqdm
-
     audio_root = audio_root or data_root
     require_some(pairs, data_root, audio_root)
     options["no_face"] = "error"
     kept = {name: value for name, value in options.items() if name not in SPEED_OPTIONS}
     settings = {**settings, **kept, "suffix": suffix, "skip_short": skip_short}
-    mine = [pair for pair in pairs if in_shard(str(pair.index), shard)]
     name = "pairs" if shard[1] == 1 else f"pairs-{shard[0]}of{shard[1]}"
     try:
         table = ScoreTable(out, name, ("file", "frames"), settings)
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror}") from error
-    for pair in tqdm(mine, unit="pair", disable=not sys.stderr.isatty()):
-        audio, video = resolve(audio_root, pair.audio), resolve(data_root, pair.video)
-        outfile = os.path.join(out, f"{pair.index}{suffix}")
-        files = [audio or "", video or "", outfile]
-        if table.has(str(pair), files):
-            continue
+
+    def make(audio: str, video: str, outfile: str, pair: Pair) -> dict:
         _remove_leftovers(outfile)
-        reason = _unusable(pair, audio, video, options, skip_short)
-        if reason is None:
-            try:
-                frames = lipsync.run(video, audio, outfile, **options).frames
-            except NoFace as error:
-                reason = f"no face: {str(error).partition(';')[0]}"  # without the remedy
-        if reason is None:
-            table.add(str(pair), files, {"file": os.path.basename(outfile), "frames": frames})
-        else:
-            table.skip(str(pair), files, reason)
-    summary = table.finish([str(pair) for pair in mine])
+        _check(pair, audio, video, options, skip_short)
+        try:
+            frames = lipsync.run(video, audio, outfile, **options).frames
+        except NoFace as error:
+            raise Skipped(f"no face: {str(error).partition(';')[0]}") from error  # without remedy
+        return {"file": os.path.basename(outfile), "frames": frames}
+
+    items = [
+        (str(pair), [resolve(audio_root, pair.audio) or "", resolve(data_root, pair.video) or "",
+                     os.path.join(out, f"{pair.index}{suffix}")], pair)
+        for pair in pairs if in_shard(str(pair.index), shard)
+    ]  # fmt: skip
+    summary = table.run(items, make, skip=Skipped)
     counts = Counter(skipped["reason"].partition(":")[0] for skipped in summary["skipped"])
     return {**summary, "reasons": dict(counts.most_common())}
+
+
+class Skipped(InputError):
+    """A pair that the protocol skips: `class: details`."""
 
 
 def _remove_leftovers(outfile: str) -> None:
@@ -109,10 +103,8 @@ def _remove_leftovers(outfile: str) -> None:
         os.remove(outfile)
 
 
-def _unusable(
-    pair: Pair, audio: str | None, video: str | None, options: dict, skip_short: bool
-) -> str | None:
-    """Why the protocol skips a pair, `class: details`, or None. Faces are left to the generation.
+def _check(pair: Pair, audio: str, video: str, options: dict, skip_short: bool) -> None:
+    """Skipped where the protocol skips a pair. Faces are left to the generation.
 
     Frames are counted by decoding, at most as many as needed: headers may be wrong, and a video
     that ends early would silently start again.
@@ -121,28 +113,23 @@ def _unusable(
     from media.read import iter_frames, load_audio, probe
 
     for name, path in ((pair.audio, audio), (pair.video, video)):
-        if path is None:
-            return f"file missing: {name}"
+        if not path:
+            raise Skipped(f"file missing: {name}")
+    kind = "video"
     try:
         fps = options.get("video_fps") or probe(video).fps
-    except InputError as error:
-        return f"video unusable: {error}"
-    try:
+        kind = "audio"
         # whole windows count, however the frames are made: every mode skips the same pairs
         chunks = len(speech_chunks(load_audio(audio), fps, faithful=True, drop_last=True))
+        kind = "video"
+        frames = itertools.islice(iter_frames(video, fps), chunks)
+        shapes = Counter(frame.shape for _, frame in frames)
     except InputError as error:
-        return f"audio unusable: {error}"
-    try:
-        shapes = Counter(
-            frame.shape for _, frame in itertools.islice(iter_frames(video, fps), chunks)
-        )
-    except InputError as error:
-        return f"video unusable: {error}"
+        raise Skipped(f"{kind} unusable: {error}") from error
     if len(shapes) > 1:
-        return f"video unusable: the size of its frames changes in {video}"
+        raise Skipped(f"video unusable: the size of its frames changes in {video}")
     if skip_short and shapes.total() < chunks:
-        return f"fewer frames than mel windows: {shapes.total()} for {chunks}"
-    return None
+        raise Skipped(f"fewer frames than mel windows: {shapes.total()} for {chunks}")
 
 
 def get_args_parser() -> argparse.ArgumentParser:

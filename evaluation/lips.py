@@ -5,15 +5,7 @@
 
 Each line `audio_clip video_clip` of the list is drawn three times: with the other clip's sound,
 with its own, and with silence. Lips are measured by landmarks that no training here optimises
-(face_detection/landmarks.py), at 25 fps:
-
-    follows    partial correlation of the lips' opening with those of the sound's clip
-    leak       the same with those of the video that is redrawn; 0 is good
-    amplitude  spread of the opening over that of the sound's clip; 1 is right
-    own        correlation with the truth, with the clip's own sound
-    silence    spread of the opening with silence, over the true clip's; 0 is good
-    lmd        landmark distance from the truth with the own sound, percent of the face's height
-    lmd_mouth  the same of the lips' shape alone
+(face_detection/landmarks.py), at 25 fps. `--help` says what the columns are.
 
 Two baselines that a sync loss cannot tell from talking are always in the table: `copy` keeps the
 video's mouth, `average` shows the clip's mean mouth. Means over the clips; lips.md, lips.json.
@@ -23,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from errors import InputError, require_file, run_cli
+from evaluation.metrics import Column
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
 from evaluation.score_table import ScoreTable
 from media.files import file_label, replacing, write_json
@@ -37,7 +29,15 @@ from media.files import file_label, replacing, write_json
 
 FPS = 25.0
 BATCH = 64  # frames whose landmarks are found at a time
-COLUMNS = ("follows", "leak", "amplitude", "own", "silence", "lmd", "lmd_mouth")
+COLUMNS = {
+    "follows": Column("lips follow the sound's clip: partial correlation of openings", 1),
+    "leak": Column("lips follow the video that is redrawn: the same with that", -1),
+    "amplitude": Column("spread of the lips' opening over that of the sound's clip, 1 is right"),
+    "own": Column("correlation of the lips' opening with the truth, own sound", 1),
+    "silence": Column("spread of the lips' opening with silence, over the true clip's", -1),
+    "lmd": Column("landmark distance from the truth, own sound, percent of the face's height", -1),
+    "lmd_mouth": Column("landmark distance of the lips' shape alone", -1),
+}
 BASELINES = ("copy", "average")
 REMEMBERED = 64  # clips whose landmarks are kept: 8 kB a frame, and lists have thousands
 
@@ -136,34 +136,32 @@ def _average_mouth(points: np.ndarray) -> np.ndarray:
 def score_lips(
     judge: LipJudge, generators: dict[str, object], pairs: Sequence[Pair], data_root: str,
     folder: str, settings: dict | None = None, progress: bool = False,
+    baselines: Sequence[str] = BASELINES,
 ) -> dict[str, dict]:  # fmt: skip
-    """{name: ScoreTable.finish's summary} of generators (name: LipSync) and the BASELINES.
+    """{name: ScoreTable's summary} of generators (name: LipSync) and of `baselines`.
 
     Scores are kept in `folder` as they are made. settings: what they depend on beside the
     generator. A pair that one of them cannot be scored on is left out for it, with the reason.
     """
-    from tqdm import tqdm
+    items = [
+        (str(pair), [resolve(data_root, pair.audio) or "", resolve(data_root, pair.video) or ""],
+         pair) for pair in pairs
+    ]  # fmt: skip
+
+    def scored(generator) -> Callable:
+        def score(audio: str, video: str, pair: Pair) -> dict:
+            if not (audio and video):
+                raise InputError(f"file missing: {pair.video if audio else pair.audio}")
+            return judge.score(generator, audio, video)
+
+        return score
 
     results = {}
-    for number, (name, generator) in enumerate(
-        (*generators.items(), *((name, name) for name in BASELINES))
-    ):
+    for number, name in enumerate((*generators, *baselines)):
         of = {"generator": name, **(settings or {})}  # whose own, with a digest, tells more
-        kind = name if name in BASELINES else f"generator{number}"
+        kind = name if name in baselines else f"generator{number}"
         table = ScoreTable(folder, f"lips_{kind}", COLUMNS, of)
-        for pair in tqdm(pairs, name, unit="pair", disable=not (progress and sys.stderr.isatty())):
-            audio, video = (resolve(data_root, clip) for clip in (pair.audio, pair.video))
-            files = [audio or "", video or ""]
-            if table.has(str(pair), files):
-                continue
-            if not (audio and video):
-                table.skip(str(pair), files, f"file missing: {pair.video if audio else pair.audio}")
-                continue
-            try:
-                table.add(str(pair), files, judge.score(generator, audio, video))
-            except InputError as error:
-                table.skip(str(pair), files, str(error))
-        results[name] = table.finish([str(pair) for pair in pairs])
+        results[name] = table.run(items, scored(generators.get(name, name)), progress)
     return results
 
 
@@ -200,7 +198,11 @@ def format_table(results: dict[str, dict]) -> str:
 def get_args_parser() -> argparse.ArgumentParser:
     from lipsync.options import REFERENCE, positive
 
-    parser = argparse.ArgumentParser(description="Do the lips follow the sound?")
+    parser = argparse.ArgumentParser(
+        description="Do the lips follow the sound?",
+        epilog="columns:\n" + "\n".join(f"  {n:10} {c}" for n, c in COLUMNS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     # fmt: off
     add("--checkpoint", nargs="+", required=True, help="generator weights, one or more")
@@ -218,12 +220,15 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     from face_detection.landmarks import model_path
     from lipsync.engine import LipSync
+    from lipsync.options import REFERENCES
 
     model_path()  # before the work begins
-    pairs = read_pairs(args.filelist)[: args.limit]
-    require_some(pairs, args.data_root, args.data_root)
     for path in args.checkpoint:
         require_file(path, "checkpoint")
+    if args.reference not in REFERENCES:
+        require_file(args.reference, "--reference")
+    pairs = read_pairs(args.filelist)[: args.limit]
+    require_some(pairs, args.data_root, args.data_root)
     generators = {file_label(path): LipSync(path, args.device) for path in args.checkpoint}
     judge = LipJudge(next(iter(generators.values())), static=args.static, reference=args.reference)
     settings = {"static": args.static, "reference": args.reference}

@@ -12,96 +12,67 @@ no pair comes twice. With --same every clip meets its own sound: for reconstruct
 from __future__ import annotations
 
 import argparse
+import functools
 import os
-from collections.abc import Sequence
 
 import numpy as np
 
 from errors import InputError, require_file, run_cli
 from evaluation.pairs import resolve
 
+Video = tuple[str, str]  # clip name (its first folder is the speaker), path
 
-class Clips:
-    """Names and paths of the videos to draw from, looked into only when drawn.
 
-    videos: (clip name, path), sorted, as find_videos gives them; the first folder of a name is its
-    speaker.
-    """
+@functools.cache
+def seconds(path: str) -> tuple[float, float]:
+    """(of the picture, of the sound), -1 where there is none; looked into when drawn."""
+    from media.read import probe
 
-    def __init__(self, videos: Sequence[tuple[str, str]]) -> None:
-        self.paths = [path for _, path in videos]
-        speakers = [name.split(os.sep)[0] for name, _ in videos]
-        self.speakers = np.unique(speakers, return_inverse=True)[1]  # (N,) numbers
-        self._seconds: dict[int, tuple[float, bool]] = {}
-
-    def _probe(self, index: int) -> tuple[float, bool]:
-        """Seconds (negative: no video that decodes) and whether there is sound."""
-        from media.read import probe
-
-        if index not in self._seconds:
-            try:
-                info = probe(self.paths[index])
-            except InputError:
-                self._seconds[index] = (-1.0, False)
-            else:
-                self._seconds[index] = (info.duration, info.has_audio)
-        return self._seconds[index]
-
-    def seconds(self, index: int) -> float:
-        return self._probe(index)[0]
-
-    def is_video(self, index: int) -> bool:
-        return self._probe(index)[0] >= 0
-
-    def has_audio(self, index: int) -> bool:
-        return self._probe(index)[1]
+    try:
+        info = probe(path)
+    except InputError:
+        return -1.0, -1.0
+    return info.duration, info.duration if info.has_audio else -1.0
 
 
 def draw_pairs(
-    clips: Clips, count: int, seed: int, different_speakers: bool = False, same: bool = False
-) -> list[tuple[int, int]]:
-    """`count` pairs of clip numbers (audio, video); InputError where the clips give fewer."""
+    videos: list[Video], count: int, seed: int, different_speakers: bool = False, same: bool = False
+) -> list[tuple[str, str]]:
+    """`count` pairs of paths (audio, video); InputError where the videos give fewer."""
     rng = np.random.default_rng(seed)
-    pairs: list[tuple[int, int]] = []
-    met: dict[int, set[int]] = {}  # by video: clips whose sound it has had, and itself
-    left = rng.permutation(len(clips.paths))
+    paths = [path for _, path in videos]
+    speakers = np.array([name.split(os.sep)[0] for name, _ in videos])
+    met = {video: {video} for video in range(len(videos))}  # itself, and whose sound it has had
+
+    def draw(video: int) -> int | None:
+        if seconds(paths[video])[0] < 0:
+            return None
+        allowed = speakers != speakers[video] if different_speakers else np.ones(len(paths), bool)
+        allowed[list(met[video])] = False
+        others = [video] if same else rng.permutation(np.flatnonzero(allowed))
+        for audio in map(int, others):
+            met[video].add(audio)  # also where it is silent: not to be asked again
+            if seconds(paths[audio])[1] >= 0:
+                return audio
+        return None
+
+    pairs: list[tuple[str, str]] = []
+    left = rng.permutation(len(paths))
     while len(left):
         again = []
         for video in map(int, left):
-            if same:
-                audio = video if clips.has_audio(video) else None
-            else:
-                used = met.setdefault(video, {video})
-                audio = _draw_audio(clips, video, used, rng, different_speakers)
-            if audio is None:
-                continue
-            again.append(video)
-            pairs.append((audio, video))
-            if len(pairs) == count:
-                return pairs
+            audio = draw(video)
+            if audio is not None:
+                again.append(video)
+                pairs.append((paths[audio], paths[video]))
+                if len(pairs) == count:
+                    return pairs
         left = rng.permutation([] if same else again)
     raise InputError(
-        f"{len(clips.paths)} videos give only {len(pairs)} of {count} pairs: each needs a video "
+        f"{len(paths)} videos give only {len(pairs)} of {count} pairs: each needs a video "
         f"that decodes and {'its own sound' if same else 'the sound of another'}"
         + (" speaker (first folder)" if different_speakers else "")
     )
-
-
-def _draw_audio(
-    clips: Clips, video: int, used: set[int], rng: np.random.Generator, different_speakers: bool
-) -> int | None:
-    """A clip with sound that `video` has not met; None where there is none left."""
-    if not clips.is_video(video):
-        return None
-    allowed = np.ones(len(clips.paths), bool)
-    if different_speakers:
-        allowed = clips.speakers != clips.speakers[video]
-    allowed[list(used)] = False
-    for audio in map(int, rng.permutation(np.flatnonzero(allowed))):
-        used.add(audio)  # also where it is silent: not to be asked again
-        if clips.has_audio(audio):
-            return audio
-    return None
 
 
 def list_name(path: str, data_root: str) -> str:
@@ -116,8 +87,8 @@ def list_name(path: str, data_root: str) -> str:
     return stem if found and os.path.samefile(found, path) else name
 
 
-def read_videos(data_root: str, split_list: str | None) -> list[tuple[str, str]]:
-    """(clip name, path) below the root, all or those of a split's filelist (`dir/video` a line)."""
+def read_videos(data_root: str, split_list: str | None) -> list[Video]:
+    """The videos below the root, all or those of a split's filelist (`dir/video` a line)."""
     from corpus.listing import find_videos
     from hparams import get_image_list
 
@@ -140,42 +111,36 @@ def read_videos(data_root: str, split_list: str | None) -> list[tuple[str, str]]
 
 
 def get_args_parser() -> argparse.ArgumentParser:
+    from lipsync.options import natural, positive
+
     parser = argparse.ArgumentParser(description="Draw pairs of speech and face from videos.")
     add = parser.add_argument
+    # fmt: off
     add("--data_root", required=True, help="folder of videos, searched to the bottom")
     add("--split_list", help="draw from the clips of this filelist only, e.g. filelists/test.txt")
     add("--out", required=True, help="the list to write")
-    add("--pairs", type=int, default=100, help="how many; default %(default)s")
-    add("--seed", type=int, default=0)
+    add("--pairs", type=positive, default=100, help="how many; default %(default)s")
+    add("--seed", type=natural, default=0)
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument(
-        "--different_speakers",
-        action="store_true",
-        help="the sound of another speaker: of another first folder",
-    )
+    kind.add_argument("--different_speakers", action="store_true",
+        help="the sound of another speaker: of another first folder")
     kind.add_argument("--same", action="store_true", help="each clip with its own sound")
+    # fmt: on
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     from media.files import replacing
 
-    if args.pairs < 1 or args.seed < 0:
-        raise InputError("--pairs must be at least 1 and --seed at least 0")
     videos = read_videos(args.data_root, args.split_list)
-    clips = Clips(videos)
-    pairs = draw_pairs(clips, args.pairs, args.seed, args.different_speakers, args.same)
-    names = {index: list_name(clips.paths[index], args.data_root) for p in pairs for index in p}
-    try:
-        os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
-        with replacing(args.out) as file:
-            for audio, video in pairs:
-                line = (names[audio], names[video])
-                blank = any(len(name.split()) != 1 for name in line)
-                file.write(("\t" if blank else " ").join(line) + "\n")
-    except OSError as error:
-        raise InputError(f"cannot write {args.out}: {error.strerror}") from error
-    longer = sum(clips.seconds(audio) > clips.seconds(video) for audio, video in pairs)
+    pairs = draw_pairs(videos, args.pairs, args.seed, args.different_speakers, args.same)
+    os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
+    with replacing(args.out) as file:
+        for pair in pairs:
+            names = [list_name(path, args.data_root) for path in pair]
+            blank = any(len(name.split()) != 1 for name in names)
+            file.write(("\t" if blank else " ").join(names) + "\n")
+    longer = sum(seconds(audio)[1] > seconds(video)[0] for audio, video in pairs)
     print(f"{args.out}: {len(pairs)} pairs of {len(videos)} videos")
     if longer:
         print(f"in {longer} the sound is longer than the video: the unpaired protocol skips those")

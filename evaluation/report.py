@@ -1,4 +1,4 @@
-"""The paper's table for one generator: generate, score everything, write it down. One command.
+"""The paper's table for one generator or several: generate, score everything, write it down.
 
     python -m evaluation.report --checkpoint checkpoints/wav2lip.pth --detector sfd \\
         --filelist evaluation/test_filelists/lrs2.txt --data_root mvlrs_v1/main --out results/eval
@@ -6,8 +6,10 @@
 Makes the videos of the list by the paper's protocol, and each of its clips once more with its own
 sound, to be compared with the truth. Scores those, the real clips as they are, and the real clips
 with the wrong sound, which a metric must tell from the right one. Writes report.md (beside the
-published numbers), report.json, and pictures. Metrics whose weights are not there are named with
-the file to get. The same command again continues where it was stopped.
+published numbers), report.json, and pictures. Several checkpoints stand side by side in one table;
+each has its own report in <out>/<name> too. Metrics whose weights are not there are named with the
+file to get; what is named and is not there is an error before the work begins. The same command
+again continues where it was stopped.
 """
 
 from __future__ import annotations
@@ -18,14 +20,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from errors import InputError, require_file, run_cli
-from evaluation.fid import fid, make_detector
+from evaluation.fid import INCEPTION, InceptionFeatures, fid, make_detector
 from evaluation.gen_videos_from_filelist import FPS, MODES, generate_pairs
+from evaluation.metrics import add_metric_arguments, find_weights, load_metrics
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
-from face_detection.arguments import (
-    add_detector_arguments,
-    detector_options,
-    detector_record,
-)
+from evaluation.quality import QualityMeter
+from evaluation.score_table import ScoreTable
+from face_detection.arguments import add_detector_arguments, detector_options, detector_record
 from lipsync.options import SIDES, positive
 from media.files import file_label
 
@@ -35,191 +36,232 @@ from media.files import file_label
 # container's sound may be some milliseconds shorter than its picture
 SHORTER = 8
 GROUPS = ("generated", "real", "wrong sound")
+SYNCNET = "checkpoints/syncnet_v2.model"
+
+
+@dataclass
+class Judges:
+    """All that scores, loaded before the work begins. experts: {"lse" or "sync": expert}."""
+
+    detector: object = None
+    experts: dict = field(default_factory=dict)
+    inception: InceptionFeatures | None = None
+    metrics: list = field(default_factory=list)
+    landmarks: bool = False
+    missing: list[dict[str, str]] = field(default_factory=list)
+
+
+def load_judges(args: argparse.Namespace) -> Judges:
+    """What is there; the rest is `missing`. InputError where a named file cannot be used."""
+    from experts.offset import load_expert
+    from face_detection.landmarks import REMEDY, MissingLandmarks, model_path
+
+    judges = Judges(make_detector(args))
+    judges.metrics, judges.missing = load_metrics(vars(args), args.device)
+    syncnet = args.syncnet_weights or (SYNCNET if os.path.exists(SYNCNET) else None)
+    for name, path, metric, file, where in (
+        ("lse", syncnet, "LSE-D, LSE-C", "syncnet_v2.model", f"{SYNCNET}, or --syncnet_weights; "
+         "SyncNet's authors publish it (syncnet_python)"),
+        ("sync", args.expert, "sync_distance, sync_confidence", "a SyncNet_color checkpoint",
+         "--expert; color_syncnet_train.py makes one"),
+    ):  # fmt: skip
+        if path is None:
+            judges.missing.append({"metric": metric, "file": file, "where": where})
+            continue
+        expert = load_expert(require_file(path, "weights"), args.device)
+        if (expert.kind == "SyncNet_v2") != (name == "lse"):
+            raise InputError(f"{path} is a {expert.kind}: LSE needs a SyncNet_v2, --expert another")
+        judges.experts[name] = expert
+    path = find_weights(INCEPTION, args.inception_weights, ["FID"], judges.missing)
+    judges.inception = path and InceptionFeatures(path, args.device)
+    try:
+        judges.landmarks = bool(model_path())
+    except MissingLandmarks:
+        where = {"metric": "follows, leak, LMD", "file": "face_landmark.tflite", "where": REMEDY}
+        judges.missing.append(where)
+    return judges
 
 
 @dataclass
 class Videos:
-    """What is scored. Each list holds (name, path), or (name, path, path of another's sound)."""
+    """What is scored, by group: (name, path), or (name, path, path of another's sound)."""
 
-    generated: list[tuple] = field(default_factory=list)
-    real: list[tuple] = field(default_factory=list)
-    wrong: list[tuple] = field(default_factory=list)
-    pairs: list[tuple] = field(default_factory=list)  # name, truth, made with its own sound
+    groups: dict[str, list[tuple]]
+    pairs: list[tuple] = field(default_factory=list)  # name, (truth, made with its own sound)
     truth: dict[str, str] = field(default_factory=dict)  # of a generated one's name: the real clip
-
-    def group(self, name: str) -> list[tuple]:
-        return {"generated": self.generated, "real": self.real, "wrong sound": self.wrong}[name]
 
 
 def generate(
-    args: argparse.Namespace, pairs: Sequence[Pair], settings: dict, lipsync
+    args: argparse.Namespace, pairs: Sequence[Pair], out: str, settings: dict, lipsync
 ) -> tuple[Videos, dict]:
     """All the videos, and the summaries of their making by the names of their folders."""
     options = {
         "faithful": MODES[args.mode], "drop_last": True, "video_fps": FPS, "pad": "trim",
         "pads": tuple(args.pads), "wav2lip_batch_size": args.wav2lip_batch_size,
     }  # fmt: skip
-    folder = os.path.join(args.out, "generated")
-    made = generate_pairs(lipsync, pairs, args.data_root, folder, settings, **options)
-    skipped = {entry["video"] for entry in made["skipped"]}
-    videos, summaries = Videos(), {"generated": made}
+
+    def make(name: str, listed: Sequence[Pair], suffix: str) -> dict[str, tuple[Pair, str]]:
+        """{str(pair): (pair, file)} of those that could be made in a folder."""
+        folder = os.path.join(out, name)
+        summaries[name] = generate_pairs(
+            lipsync, listed, args.data_root, folder, settings, suffix=suffix, **options
+        )
+        skipped = {entry["video"] for entry in summaries[name]["skipped"]}
+        files = {str(p): (p, os.path.join(folder, f"{p.index}{suffix}")) for p in listed}
+        return {key: file for key, file in files.items() if key not in skipped}
+
+    summaries: dict[str, dict] = {}
     found = {name: resolve(args.data_root, name) for p in pairs for name in (p.audio, p.video)}
     names = list(dict.fromkeys(pair.video for pair in pairs if found[pair.video]))
-    videos.real = [(name, found[name]) for name in names]
-    for pair in pairs:
-        if str(pair) not in skipped:
-            videos.generated.append((str(pair), os.path.join(folder, f"{pair.index}.mp4")))
-            videos.truth[str(pair)] = found[pair.video]
-        sound = wrong_sound(pair, pairs)
-        if found[pair.video] and found[sound]:
-            videos.wrong.append(
-                (f"{pair.index} {sound} {pair.video}", found[pair.video], found[sound])
-            )
-    folder = os.path.join(args.out, "own_sound")
-    own = [Pair(index, name, name) for index, name in enumerate(names)]
-    if own:
+    made = make("generated", pairs, ".mp4")
+    videos = Videos(
+        {
+            "generated": [(key, path) for key, (_, path) in made.items()],
+            "real": [(name, found[name]) for name in names],
+            "wrong sound": wrong_sounds(pairs, found),
+        },
+        truth={key: found[pair.video] for key, (pair, _) in made.items()},
+    )
+    if names:
         # lossless, so that the generator is measured and not H.264
-        summary = generate_pairs(
-            lipsync, own, args.data_root, folder, settings, suffix=".mkv", **options
-        )
-        summaries["own_sound"] = summary
-        skipped = {entry["video"] for entry in summary["skipped"]}
-        videos.pairs = [
-            (pair.video, found[pair.video], os.path.join(folder, f"{pair.index}.mkv"))
-            for pair in own if str(pair) not in skipped
-        ]  # fmt: skip
+        own = make("own_sound", [Pair(i, name, name) for i, name in enumerate(names)], ".mkv")
+        videos.pairs = [(p.video, (found[p.video], path)) for p, path in own.values()]
     return videos, summaries
 
 
-def wrong_sound(pair: Pair, pairs: Sequence[Pair]) -> str:
-    """The clip whose sound the pair's video must not fit: the pair's own, or, in a list that joins
-    clips with themselves, that of the pair half a list further on.
+def wrong_sounds(pairs: Sequence[Pair], found: dict[str, str | None]) -> list[tuple]:
+    """(name, video, sound that it must not fit) of each pair, found: the files of their names.
+
+    The sound is the pair's own, or, where that is the video's, the first other one from half a list
+    further on. A video that there is no other sound for is left out.
     """
-    if pair.audio != pair.video:
-        return pair.audio
-    place = pairs.index(pair)
-    return pairs[(place + max(1, len(pairs) // 2)) % len(pairs)].audio
+    wrong = []
+    for place, pair in enumerate(pairs):
+        video, start = found[pair.video], place + max(1, len(pairs) // 2)
+        for other in (pair, *pairs[start % len(pairs) :], *pairs[: start % len(pairs)]):
+            sound = found[other.audio]
+            if video and sound and not os.path.samefile(sound, video):
+                wrong.append((f"{pair.index} {other.audio} {pair.video}", video, sound))
+                break
+    return wrong
 
 
-def score_sync(args: argparse.Namespace, videos: Videos, missing: list) -> dict[str, dict]:
-    """{"lse" or "sync": {group: summary}} of SyncNet v2 and our own expert, as far as there."""
+def score_sync(
+    args: argparse.Namespace, videos: Videos, judges: Judges, out: str
+) -> dict[str, dict[str, dict]]:
+    """{"lse" or "sync": {group: summary}} of SyncNet v2 and our own expert, as far as there. The
+    real clips' scores, which no generator changes, are kept in args.out.
+    """
     from evaluation.scores_LSE import SyncScorer, needs_detector, score_videos
-    from experts.offset import load_expert
 
-    scores = {}
-    for name, path in (("lse", args.syncnet_weights), ("sync", args.expert)):
-        if path is None or not os.path.exists(path):
-            missing.append(MISSING[name] | {"where": MISSING[name]["where"].format(path=path)})
-            continue
-        expert = load_expert(path, args.device)
-        if (expert.kind == "SyncNet_v2") != (name == "lse"):
-            raise InputError(f"{path} is a {expert.kind}: LSE needs a SyncNet_v2, --expert another")
-        detector = make_detector(args) if needs_detector(expert, args.protocol) else None
+    scores: dict[str, dict[str, dict]] = {}
+    for name, expert in judges.experts.items():
+        detector = judges.detector if needs_detector(expert, args.protocol) else None
         scorer = SyncScorer(expert, args.protocol, detector, batch_size=args.batch_size)
         scores[name] = {}
         for group in GROUPS:
-            folder = os.path.join(args.out, "scores", group.replace(" ", "_"))
+            place = out if group == "generated" else args.out
+            folder = os.path.join(place, "scores", group.replace(" ", "_"))
             table = scorer.table(folder, "another clip's" if group == "wrong sound" else "own")
-            summary = score_videos(videos.group(group), scorer, table)
-            rows = {key: table.rows(key) for key, *_ in videos.group(group)}
+            summary = score_videos(videos.groups[group], scorer, table)
+            rows = {key: table.rows(key) for key, *_ in videos.groups[group]}
             scores[name][group] = summary | {"by_video": rows}
     return scores
 
 
-MISSING = {
-    "lse": {
-        "metric": "LSE-D, LSE-C",
-        "file": "syncnet_v2.model",
-        "where": "{path}, or --syncnet_weights; SyncNet's authors publish it (syncnet_python)",
-    },
-    "sync": {
-        "metric": "sync_distance, sync_confidence",
-        "file": "a SyncNet_color checkpoint",
-        "where": "--expert; color_syncnet_train.py makes one",
-    },
-}
-
-
-def score_fid(args: argparse.Namespace, videos: Videos, missing: list) -> dict | None:
+def score_fid(
+    args: argparse.Namespace, videos: Videos, inception: InceptionFeatures | None, out: str
+) -> dict | None:
     """FID of the generated against the real clips; None where the weights are not there."""
-    from evaluation.inception import INCEPTION, InceptionFeatures
-
-    try:
-        weights = INCEPTION.find(args.inception_weights)
-    except InputError:
-        if args.inception_weights:
-            raise
-        where = f"{INCEPTION.url} into checkpoints/, or --inception_weights"
-        missing.append({"metric": "FID", "file": INCEPTION.name, "where": where})
+    if inception is None:
         return None
-    inception = InceptionFeatures(weights, args.device)
-    real, made = ([path for _, path in group] for group in (videos.real, videos.generated))
-    folder = os.path.join(args.out, "scores")
-    return fid(real, made, folder, inception, batch_size=args.batch_size, progress=True)
+    real, made = ([path for _, path in videos.groups[name]] for name in ("real", "generated"))
+    folder, shared = (os.path.join(place, "scores") for place in (out, args.out))
+    return fid(real, made, folder, inception, None, 1, args.batch_size, True, real_out=shared)
 
 
-def score_quality(args: argparse.Namespace, videos: Videos, missing: list) -> dict:
+def score_quality(videos: Videos, judges: Judges, out: str) -> dict:
     """{"own_sound": summary, "truth": summary of one true clip against itself}."""
-    from evaluation.quality import QualityMeter, available_metrics, score_pairs
-    from evaluation.score_table import ScoreTable
-
-    weights = (args.lpips_weights, args.sface_weights, args.expert)
-    networks, absent = available_metrics(*weights, args.device)
-    missing += absent
-    meter = QualityMeter(make_detector(args), networks, shorter=SHORTER, device=args.device)
-    folder, scores = os.path.join(args.out, "scores"), {}
-    truth = [(name, path, path) for name, path, _ in videos.pairs[:1]]
+    meter = QualityMeter(judges.detector, judges.metrics, shorter=SHORTER)
+    truth = [(name, (path, path)) for name, (path, _) in videos.pairs[:1]]
+    scores = {}
     for name, pairs in (("own_sound", videos.pairs), ("truth", truth)):
-        table = ScoreTable(folder, f"quality_{name}", meter.columns, meter.settings)
-        scores[name] = score_pairs(pairs, meter, table, progress=True)
+        folder = os.path.join(out, "scores")
+        table = ScoreTable(folder, f"quality_{name}", tuple(meter.columns), meter.settings)
+        scores[name] = table.run(pairs, meter.score)
     return scores
 
 
 def score_lips(
-    args: argparse.Namespace, lipsync, pairs: Sequence[Pair], settings: dict, missing: list
+    args: argparse.Namespace, name: str, lipsync, pairs: Sequence[Pair], settings: dict, out: str
 ) -> dict:
     """Of each pair, whether the lips follow the sound or leak the video's own: evaluation/lips.py.
-    {} where no landmark package is installed.
+    The baselines' scores, which no generator changes, are kept in args.out.
     """
     from evaluation import lips
-    from face_detection.landmarks import REMEDY, MissingLandmarks, model_path
 
-    try:
-        model_path()
-    except MissingLandmarks:
-        where = {"metric": "follows, leak, LMD", "file": "face_landmark.tflite", "where": REMEDY}
-        missing.append(where)
-        return {}
     judge = lips.LipJudge(lipsync, faithful=MODES[args.mode], pads=tuple(args.pads))
-    name = args.name or os.path.basename(args.checkpoint)
-    folder = os.path.join(args.out, "scores")
     settings = {**settings, "mode": args.mode, "pads": list(args.pads)}
-    return lips.score_lips(
-        judge, {name: lipsync}, pairs, args.data_root, folder, settings, progress=True
-    )
+    shared = {key: value for key, value in settings.items() if key != "generator"}
+    results = {}
+    for generators, place, kept, baselines in (
+        ({name: lipsync}, out, settings, ()), ({}, args.out, shared, lips.BASELINES),
+    ):  # fmt: skip
+        folder = os.path.join(place, "scores")
+        results |= lips.score_lips(
+            judge, generators, pairs, args.data_root, folder, kept, True, baselines
+        )
+    return results
+
+
+def evaluate(
+    args: argparse.Namespace, name: str, checkpoint: str, pairs: Sequence[Pair], judges: Judges,
+    lipsync, out: str,
+) -> dict:  # fmt: skip
+    """The report of one generator, its files in `out`."""
+    from evaluation.report_plots import plot_report
+
+    settings = {"generator": file_label(checkpoint), **detector_record(args)}
+    videos, generation = generate(args, pairs, out, settings, lipsync)
+    if not videos.groups["generated"]:
+        raise InputError(f"no pair of {args.filelist} gave a video; see {out}/generated")
+    lips = judges.landmarks and score_lips(args, name, lipsync, pairs, settings, out)
+    sync = score_sync(args, videos, judges, out)
+    return {
+        "name": name,
+        "filelist": os.path.basename(args.filelist),
+        "pairs": len(pairs),
+        "mode": args.mode,
+        "generation": generation,
+        "sync": sync,
+        "fid": score_fid(args, videos, judges.inception, out),
+        "quality": score_quality(videos, judges, out),
+        "lips": lips or {},
+        "missing": judges.missing,
+        "pictures": plot_report(sync, videos, out),
+    }
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="The paper's table for one generator.")
+    parser = argparse.ArgumentParser(description="The paper's table for one generator or several.")
     add = parser.add_argument
     # fmt: off
-    add("--checkpoint", "--checkpoint_path", metavar="FILE",
-        help="generator weights; default: those that ship, checkpoints/open.pth")
+    add("--checkpoint", "--checkpoint_path", metavar="FILE", nargs="+",
+        help="generator weights, of several one table; default: those that ship, "
+        "checkpoints/open.pth")
     add("--filelist", required=True, help="lines `audio_clip video_clip`, below DATA_ROOT")
     add("--data_root", required=True, help="folder of the clips")
     add("--out", default="results/eval", help="default %(default)s")
-    add("--name", help="of our row in the table; default: the checkpoint's file name")
+    add("--name", nargs="+", help="in the table, one for each checkpoint; default: its file's name")
     add("--limit", type=positive, help="only the first so many pairs")
     add("--mode", choices=tuple(MODES), default="faithful",
         help="frames of the released script, or of inference.py's defaults; default %(default)s")
     add("--protocol", choices=("lrs", "real"), default="lrs", help="of LSE; default %(default)s")
     add_detector_arguments(parser, default="sfd", help="sfd is the paper's; default %(default)s")
-    add("--syncnet_weights", default="checkpoints/syncnet_v2.model", help="default %(default)s")
-    add("--expert", help="a SyncNet_color: sync_distance and sync_confidence, lsd; default: the "
-        "one that ships, checkpoints/open_expert.pth")
-    add("--inception_weights", help="of FID; default: checkpoints/, else downloaded")
-    add("--lpips_weights", help="of LPIPS; default: checkpoints/, else downloaded")
-    add("--sface_weights", help="of identity; default: checkpoints/")
+    add("--syncnet_weights", metavar="FILE", help=f"of LSE; default {SYNCNET}")
+    add("--inception_weights", metavar="FILE",
+        help="of FID; default: checkpoints/, else downloaded")
+    add_metric_arguments(parser)
     add("--pads", nargs=4, type=int, default=[0, 0, 0, 0], metavar=SIDES)
     add("--wav2lip_batch_size", type=positive, default=128)
     add("--batch_size", type=positive, default=32, help="of the metrics' networks")
@@ -229,38 +271,28 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from evaluation.report_plots import plot_report
     from evaluation.report_text import write_report
     from lipsync.engine import LipSync
     from models.shipped import expert_path, generator_path
 
-    args.checkpoint = generator_path(args.checkpoint, "--checkpoint")
-    args.expert = expert_path(args.expert)
+    checkpoints = [generator_path(path, "--checkpoint") for path in args.checkpoint or [None]]
+    names = args.name or [os.path.basename(path) for path in checkpoints]
+    if len(names) != len(checkpoints) or len(set(names)) < len(names):
+        raise InputError(f"--name: {len(checkpoints)} checkpoints need a name of its own each")
     pairs = read_pairs(args.filelist)[: args.limit]
     require_some(pairs, args.data_root, args.data_root)
-    for path in (args.expert, args.inception_weights, args.lpips_weights, args.sface_weights):
-        if path is not None:
-            require_file(path, "weights")  # before hours of generating
-    settings = {"generator": file_label(args.checkpoint), **detector_record(args)}
-    lipsync = LipSync(args.checkpoint, args.device, args.detector, detector_options(args))
-    videos, generation = generate(args, pairs, settings, lipsync)
-    if not videos.generated:
-        raise InputError(f"no pair of {args.filelist} gave a video; see {args.out}/generated")
-    missing: list[dict] = []
-    report = {
-        "name": args.name or os.path.basename(args.checkpoint),
-        "filelist": os.path.basename(args.filelist),
-        "pairs": len(pairs),
-        "mode": args.mode,
-        "generation": generation,
-        "sync": score_sync(args, videos, missing),
-        "fid": score_fid(args, videos, missing),
-        "quality": score_quality(args, videos, missing),
-        "lips": score_lips(args, lipsync, pairs, settings, missing),
-    }
-    report["missing"] = missing
-    report["pictures"] = plot_report(report["sync"], videos, args.out)
-    print(write_report(report, args.out))
+    args.expert = expert_path(args.expert)
+    judges = load_judges(args)
+    options = (args.device, args.detector, detector_options(args))
+    generators = [LipSync(path, *options) for path in checkpoints]
+    reports = []
+    for name, path, lipsync in zip(names, checkpoints, generators, strict=True):
+        one = len(names) == 1
+        out = args.out if one else os.path.join(args.out, name.replace(os.sep, "_"))
+        reports.append(evaluate(args, name, path, pairs, judges, lipsync, out))
+        if not one:
+            write_report(reports[-1:], out)
+    print(write_report(reports, args.out))
 
 
 if __name__ == "__main__":

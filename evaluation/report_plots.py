@@ -1,7 +1,8 @@
-"""The pictures of an evaluation report: histograms of the sync scores, best and worst clips."""
+"""The pictures of an evaluation report: frames of its best and worst clips."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -10,70 +11,33 @@ import numpy as np
 SHOWN = 3  # best and worst clips each
 COLUMNS = 8  # frames of a clip
 WIDTH = 160  # px of a frame
-COLOURS = {"generated": "tab:blue", "real": "tab:green", "wrong sound": "tab:red"}
 
 
 def plot_report(sync: dict, videos, out: str) -> dict[str, str]:
     """Write the pictures into `out`; {title: file name}. sync: {"lse" or "sync": {group: summary
     with "by_video"}}; videos: report.Videos.
     """
-    pictures = {}
-    for name, groups in sync.items():
-        columns = ("lse_d", "lse_c") if name == "lse" else ("sync_distance", "sync_confidence")
-        file = f"{name}_histogram.png"
-        plot_histograms(groups, columns, os.path.join(out, file))
-        pictures[f"{columns[0]} and {columns[1]}"] = file
-    if sync:
-        name = "lse" if "lse" in sync else "sync"
-        column = "lse_d" if name == "lse" else "sync_distance"
-        ranked = rank(sync[name]["generated"]["by_video"], column)
-        made = dict(videos.generated)
-        for title, keys in (("best", ranked[:SHOWN]), ("worst", ranked[::-1][:SHOWN])):
-            rows = [path for key in keys for path in (videos.truth[key], made[key])]
-            if rows:
-                file = f"{title}.png"
-                frames = [spread_frames(path, COLUMNS, WIDTH) for path in rows]
-                write_sheet(frames, os.path.join(out, file))
-                text = ", ".join(keys)
-                pictures[f"{title} clips by {column}, true above generated: {text}"] = file
+    if not sync:
+        return {}
+    name, column = ("lse", "lse_d") if "lse" in sync else ("sync", "sync_distance")
+    ranked = rank(sync[name]["generated"]["by_video"], column)
+    made, pictures = dict(videos.groups["generated"]), {}
+    for title, keys in (("best", ranked[:SHOWN]), ("worst", ranked[::-1][:SHOWN])):
+        rows = [path for key in keys for path in (videos.truth[key], made[key])]
+        if rows:
+            frames = [spread_frames(path, COLUMNS, WIDTH) for path in rows]
+            write_sheet(frames, os.path.join(out, f"{title}.png"))
+            text = f"{title} clips by {column}, true above generated: {', '.join(keys)}"
+            pictures[text] = f"{title}.png"
     return pictures
 
 
 def rank(by_video: dict[str, list[dict]], column: str) -> list[str]:
     """Videos with a score, lowest mean over their rows first."""
-    means = {}
-    for key, rows in by_video.items():
-        values = [row[column] for row in rows if row.get(column) is not None]
-        if values:
-            means[key] = float(np.mean(values))
+    scores = {key: [row.get(column) for row in rows] for key, rows in by_video.items()}
+    scores = {key: [v for v in values if v is not None] for key, values in scores.items()}
+    means = {key: float(np.mean(values)) for key, values in scores.items() if values}
     return sorted(means, key=means.get)
-
-
-def plot_histograms(groups: dict[str, dict], columns: Sequence[str], path: str) -> None:
-    """One histogram a column, all groups in it, with the same bins."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5 * len(columns), 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, column in zip(figure.subplots(1, len(columns)), columns, strict=True):
-        values = {
-            group: [
-                row[column] for rows in summary["by_video"].values() for row in rows
-                if row.get(column) is not None
-            ]
-            for group, summary in groups.items()
-        }  # fmt: skip
-        every = np.concatenate([np.asarray(v, float) for v in values.values()])
-        if not len(every):
-            continue
-        bins = np.linspace(every.min(), every.max() + 1e-6, 25)
-        for group, found in values.items():
-            label = f"{group} ({len(found)})"
-            axes.hist(found, bins, alpha=0.5, label=label, color=COLOURS[group])
-        axes.set_xlabel(column)
-        axes.legend()
-    figure.savefig(path, metadata={"Software": None})
 
 
 def write_sheet(rows: Sequence[Sequence[np.ndarray]], path: str, together: int = 2) -> None:
@@ -92,17 +56,13 @@ def write_sheet(rows: Sequence[Sequence[np.ndarray]], path: str, together: int =
 
 
 def spread_frames(video: str, count: int, width: int) -> list[np.ndarray]:
-    """`count` frames spread evenly over a video, `width` px wide; read once to count them."""
+    """At most `count` frames spread evenly over a video, `width` px wide."""
     import cv2
 
-    from media.read import count_frames, iter_frames, probe
+    from media.read import iter_frames, probe
 
     info = probe(video)
-    total = count_frames(video, info.fps)
-    wanted = list(np.linspace(0, total - 1, count).round().astype(int))
+    rate = count / max(info.duration, count / info.fps)
+    frames = [frame for _, frame in itertools.islice(iter_frames(video, rate), count)]
     size = (width, max(1, round(info.height * width / info.width)))
-    shown = {}
-    for index, (_, frame) in enumerate(iter_frames(video, info.fps)):
-        if index in wanted:
-            shown[index] = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-    return [shown[index] for index in wanted]
+    return [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames]

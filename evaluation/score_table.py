@@ -1,9 +1,7 @@
 """Scores of many videos as they are made: a log that survives a kill, then CSV and JSON.
 
     table = ScoreTable("results/eval", "lse_lrs", ("lse_d", "lse_c"), {"protocol": "lrs"})
-    if not table.has("clip", ["clip.mp4"]):
-        table.add("clip", ["clip.mp4"], {"lse_d": 6.4, "lse_c": 7.8})
-    summary = table.finish()
+    summary = table.run([("clip", ["clip.mp4"])], score)  # score("clip.mp4") -> {"lse_d": 6.4, ...}
 
 Every metric of evaluation/ keeps its scores in one.
 """
@@ -15,10 +13,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from errors import InputError
 from media.files import replacing, stamp, write_json
 
 
@@ -69,6 +68,30 @@ class ScoreTable:
         self._began = time.monotonic()
         entry = self._entries.get(video)
         return entry is not None and entry["stamp"] == [stamp(path) for path in files]
+
+    def run(
+        self, items: Sequence[tuple], score: Callable, progress: bool = True,
+        skip: type[InputError] = InputError,
+    ) -> dict:  # fmt: skip
+        """Score what is not there yet, and `finish`.
+
+        items: (video, its files, further arguments...). score(*files, *further) gives a row, or a
+        list of rows where a video has several; what it raises of the kind `skip` is kept as the
+        reason why there is none. progress: a bar, on a terminal.
+        """
+        from tqdm import tqdm
+
+        quiet = None if progress else True
+        for video, files, *further in tqdm(items, self.name, unit="video", disable=quiet):
+            if self.has(video, files):
+                continue
+            try:
+                rows = score(*files, *further)
+            except skip as error:
+                self.skip(video, files, " ".join(str(error).split()))
+            else:
+                self.add(video, files, *([rows] if isinstance(rows, dict) else rows))
+        return self.finish([video for video, *_ in items])
 
     def add(self, video: str, files: Sequence[str | os.PathLike], *rows: dict) -> None:
         """Keep the scores of one video: one row, or several where it has several face tracks."""

@@ -163,17 +163,7 @@ def score_videos(videos: Sequence[tuple], scorer: SyncScorer, table: ScoreTable)
     videos: (key, path), or (key, path, audio) to judge another file's sound. What cannot be scored
     is kept in the table with the reason.
     """
-    from tqdm import tqdm
-
-    for key, path, *audio in tqdm(videos, disable=None, unit="video", desc=table.name):
-        files = [path, *audio]
-        if table.has(key, files):
-            continue
-        try:
-            table.add(key, files, *scorer.score_video(path, *audio))
-        except InputError as error:
-            table.skip(key, files, " ".join(str(error).split()))
-    return table.finish([key for key, *_ in videos])
+    return table.run([(key, [path, *audio]) for key, path, *audio in videos], scorer.score_video)
 
 
 def format_summary(summary: dict) -> str:

@@ -95,14 +95,15 @@ def test_openings_are_shares_of_the_face():
 
 
 @installed
-@pytest.mark.parametrize("named", ["filelist", "checkpoint", "data_root"])
+@pytest.mark.parametrize("named", ["filelist", "checkpoint", "data_root", "reference"])
 def test_what_is_not_there_is_refused_before_the_work(tmp_path, named):
     (tmp_path / "pairs.txt").write_text("a b\n")
     (tmp_path / "weights.pth").write_bytes(b"x")
-    paths = {"filelist": "pairs.txt", "checkpoint": "weights.pth", "data_root": "."}
+    paths = {"filelist": "pairs.txt", "checkpoint": "weights.pth", "data_root": ".",
+             "reference": "weights.pth"}  # fmt: skip
     paths = {name: tmp_path / path for name, path in paths.items()} | {named: tmp_path / "typo"}
     flags = [part for name, path in paths.items() for part in (f"--{name}", path)]
-    assert_refused(run_script("-m", "evaluation.lips", *flags, "--out", tmp_path / "out"))
+    assert_refused(run_script("-m", "evaluation.lips", *flags, "--out", tmp_path / "out"), "typo")
     assert not (tmp_path / "out").exists()
 
 

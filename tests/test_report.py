@@ -1,10 +1,9 @@
-"""evaluation/report.py: the whole report in one command, killed and resumed, and its words."""
+"""evaluation/report.py: one generator and several in one command, killed and resumed; its words."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,19 +13,21 @@ import pytest
 from conftest import REPOSITORY, assert_refused, run_script, smooth_frames, write_video
 
 from errors import InputError
-from evaluation.inception import INCEPTION
+from evaluation.fid import INCEPTION
+from evaluation.metrics import METRICS
 from evaluation.pairs import Pair
 from evaluation.report import (
     GROUPS,
+    Judges,
     Videos,
     generate,
     get_args_parser,
-    score_fid,
+    load_judges,
     score_sync,
-    wrong_sound,
+    wrong_sounds,
 )
 from evaluation.report_plots import plot_report, rank
-from evaluation.report_text import _verdict
+from evaluation.report_text import _verdicts, warnings
 
 # nothing is to be downloaded, wherever the tests run
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
@@ -49,8 +50,7 @@ def command(weights, clips, trained_expert, tmp_path_factory):
     listed.write_text("s0001/00001 s0000/00001\ns0000/00002 s0001/00002\n")
     return [
         "-m", "evaluation.report", "--checkpoint", weights, "--filelist", listed,
-        "--data_root", clips, "--detector", "centerface",
-        "--syncnet_weights", listed.with_name("none.model"), "--expert", trained_expert,
+        "--data_root", clips, "--detector", "centerface", "--expert", trained_expert,
         "--device", "cpu",
     ]  # fmt: skip
 
@@ -61,11 +61,14 @@ def made(folder) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def killed_and_whole(command, tmp_path_factory):
-    """(folder of a run that was killed in its first scores and run again, that of one in peace,
-    the videos that were there at the kill).
+    """(folder of a run that was killed in its first scores and run again; that of one in peace, of
+    two checkpoints, of which this is the first; the videos that were there at the kill).
     """
     folder = tmp_path_factory.mktemp("out")
-    killed, whole = folder / "killed", folder / "whole"
+    killed, whole = folder / "killed", folder / "both" / "small.pth"
+    place = command.index("--checkpoint") + 1
+    second = shutil.copy(command[place], folder / "second.pth")
+    both = [*command[: place + 1], second, *command[place + 1 :], "--out", whole.parent]
     environment = os.environ | OFFLINE
     argv = [sys.executable, *map(str, command), "--out"]
     process = subprocess.Popen([*argv, killed], cwd=REPOSITORY, env=environment)
@@ -79,9 +82,9 @@ def killed_and_whole(command, tmp_path_factory):
     before = made(killed)
     for name in ("generated", "own_sound"):  # x264 need not repeat itself byte for byte
         shutil.copytree(killed / name, whole / name)
-    for out in (killed, whole):
+    for started in ([*argv, killed], [sys.executable, *map(str, both)]):
         result = subprocess.run(
-            [*argv, out], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+            started, cwd=REPOSITORY, env=environment, capture_output=True, text=True
         )
         assert result.returncode == 0, result.stderr
     return killed, whole, before
@@ -92,7 +95,7 @@ def test_a_killed_run_ends_with_the_same_report(killed_and_whole):
     assert len(before) == 4 and made(killed) == before  # nothing that was finished is redone
     texts = [(out / "report.md").read_text().splitlines() for out in (killed, whole)]
     for one, two in zip(*texts, strict=True):
-        assert one == two or "Seconds of work" in one and "Seconds of work" in two
+        assert one == two or "| seconds a minute" in one and "| seconds a minute" in two
     timeless = [
         json.loads((out / "report.json").read_text(), object_hook=without_seconds)
         for out in (killed, whole)
@@ -129,19 +132,44 @@ def test_every_part_is_there(killed_and_whole):
         "sync, generated: 0 s0001/00001",
     ):
         assert words in text
-    line = next(line for line in text.splitlines() if line.startswith("Seconds of work"))
-    assert re.search(r"generation \d+, sync \d+, quality \d+\.$", line)
+    rows = {line.split(" | ")[0]: line.split(" | ") for line in text.splitlines()}
+    for spent in ("generation", "sync", "quality"):
+        assert float(rows[f"| seconds a minute of video: {spent}"][1]) > 0
+    for kind in METRICS:  # each has its row, or is named as missing
+        for name, column in kind.columns.items():
+            assert f"| {column}" in rows or any(name in m["metric"] for m in report["missing"])
     for picture in report["pictures"].values():
         assert (whole / picture).stat().st_size > 1000
+
+
+def test_several_checkpoints_stand_side_by_side(killed_and_whole):
+    _, whole, _ = killed_and_whole
+    text = (whole.parent / "report.md").read_text()
+    names = "**small.pth** | **second.pth**"
+    assert f"| measure | {names} | copy | average | real | wrong sound | column |" in text
+    table = json.loads((whole.parent / "report.json").read_text())
+    assert table["names"] == ["small.pth", "second.pth"]
+    rows = {row["column"]: row for row in table["measures"]}
+    assert rows["`psnr`"]["small.pth"] == rows["`psnr`"]["second.pth"]  # the same weights
+    assert rows["`psnr`"]["real"].startswith("100.000") and rows["`psnr`"]["copy"] == "-"
+    assert rows["`sync_distance`"]["wrong sound"] != rows["`sync_distance`"]["real"] != "-"
+    if "`leak`" in rows:  # the landmarks are installed
+        assert float(rows["`leak`"]["copy"].split()[0]) > 0.99
+    real = whole.parent / "scores" / "real" / "sync_lrs.jsonl"
+    assert real.read_text().count('"rows"') == 2  # scored once, not for each generator
+    assert (whole.parent / "second.pth" / "report.json").exists()
 
 
 def test_a_wrong_root_or_list_is_refused(command, tmp_path):
     place = command.index("--data_root") + 1
     wrong = [*command[:place], tmp_path, *command[place + 1 :], "--out", tmp_path / "out"]
     assert_refused(run_script(*wrong), "none of the 2 pairs", "--data_root")
-    place = command.index("--expert") + 1
-    wrong = [*command[:place], tmp_path / "none.pth", *command[place + 1 :]]
-    assert_refused(run_script(*wrong, "--out", tmp_path / "out"), "not found")
+    for flag in ("--expert", "--syncnet_weights", "--s3fd_weights", "--inception_weights"):
+        wrong = [*command, flag, tmp_path / "typo", "--out", tmp_path / "out"]
+        wrong += ["--detector", "sfd"] if flag == "--s3fd_weights" else []
+        assert_refused(run_script(*wrong), "not found", "typo")
+    wrong = [*command, "--name", "one", "another", "--out", tmp_path / "out"]
+    assert_refused(run_script(*wrong), "--name")
     assert not (tmp_path / "out").exists()
 
 
@@ -157,18 +185,16 @@ def test_lse_of_every_group(tmp_path, clips):
     import torch
     from fill import fill
 
+    from experts.offset import load_expert
     from models import create_model
 
     weights = tmp_path / "syncnet_v2.model"
     torch.save(fill(create_model("SyncNet_v2")).state_dict(), weights)
-    args = arguments(tmp_path, "--syncnet_weights", str(weights))
     clip, other = (str(clips / f"s000{i}/00001.mp4") for i in (0, 1))
-    videos = Videos([("0 b a", clip)], [("a", clip)], [("0 b a", clip, other)])
-    missing = []
-    scores = score_sync(args, videos, missing)
-    assert set(scores) == {"lse"} and [m["metric"] for m in missing] == [
-        "sync_distance, sync_confidence"
-    ]
+    groups = ([("0 b a", clip)], [("a", clip)], [("0 b a", clip, other)])
+    videos = Videos(dict(zip(GROUPS, groups, strict=True)))
+    judges = Judges(experts={"lse": load_expert(weights, "cpu")})
+    scores = score_sync(arguments(tmp_path), videos, judges, str(tmp_path))
     lse = {group: scores["lse"][group]["scores"] for group in GROUPS}
     assert lse["generated"] == lse["real"]  # the same clip
     assert lse["wrong sound"]["lse_d"]["mean"] != lse["real"]["lse_d"]["mean"]
@@ -176,28 +202,47 @@ def test_lse_of_every_group(tmp_path, clips):
 
 def test_damaged_weights_are_not_said_to_be_absent(tmp_path, monkeypatch):
     monkeypatch.setattr("models.pretrained.CHECKPOINTS", tmp_path)
+    for name, value in OFFLINE.items():
+        monkeypatch.setenv(name, value)
     (tmp_path / INCEPTION.name).write_bytes(b"<!DOCTYPE html><html></html>")
     with pytest.raises(InputError, match=f"{INCEPTION.name} is a web page"):
-        score_fid(arguments(tmp_path), Videos(), [])
+        load_judges(arguments(tmp_path, "--detector", "centerface"))
 
 
 def test_pictures_of_clips_whose_names_have_blanks(tmp_path, monkeypatch):
     write_video(tmp_path / "a clip.mp4", smooth_frames())
     monkeypatch.setattr("evaluation.report.generate_pairs", lambda *_, **__: {"skipped": []})
-    videos, _ = generate(arguments(tmp_path), [Pair(0, "a clip", "a clip")], {}, None)
-    ((name, made),) = videos.generated
+    pairs = [Pair(0, "a clip", "a clip")]
+    videos, _ = generate(arguments(tmp_path), pairs, str(tmp_path), {}, None)
+    ((name, made),) = videos.groups["generated"]
     write_video(made, smooth_frames())
     groups = {"generated": {"by_video": {name: [{"sync_distance": 1.0, "sync_confidence": 2.0}]}}}
     pictures = plot_report({"sync": groups}, videos, str(tmp_path))
-    assert len(pictures) == 3
+    assert len(pictures) == 2
     assert all((tmp_path / picture).stat().st_size > 1000 for picture in pictures.values())
 
 
-def test_wrong_sound_is_never_the_clips_own():
-    other = [Pair(0, "a", "b"), Pair(1, "c", "d")]
-    assert [wrong_sound(pair, other) for pair in other] == ["a", "c"]
-    same = [Pair(i, name, name) for i, name in enumerate("abcde")]
-    assert all(wrong_sound(pair, same) != pair.video for pair in same)
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        ("ab cd", ["a", "c"]),  # another's already
+        ("aa bb cc dd ee", ["c", "d", "e", "a", "b"]),  # half a list further on
+        ("aa", []),  # there is no other sound
+        ("aa ab", ["a"]),  # for b; there is none for a but its own
+        ("aa ab ba", ["b", "a", "b"]),
+    ],
+)
+def test_wrong_sound_is_never_the_clips_own(tmp_path, listed, expected):
+    pairs = [Pair(i, *names) for i, names in enumerate(listed.split())]
+    found = {}
+    for name in "abcde":
+        (tmp_path / name).write_bytes(b"x")
+        found[name] = str(tmp_path / name)
+    wrong = wrong_sounds(pairs, found)
+    assert all(video != sound for _, video, sound in wrong)
+    assert [os.path.basename(sound) for *_, sound in wrong] == expected
+    linked = found | {"a": str(tmp_path / "." / "b")}  # two names of one file
+    assert all(not os.path.samefile(v, s) for _, v, s in wrong_sounds(pairs, linked))
 
 
 def test_clips_are_ranked_by_their_mean():
@@ -206,14 +251,34 @@ def test_clips_are_ranked_by_their_mean():
 
 
 def test_a_metric_that_cannot_tell_is_said_so():
-    def verdict(real, wrong, error):
+    def told(real, wrong, error):
         scores = {"real": real, "wrong sound": wrong}
-        return _verdict(
-            {group: {"scores": {"lse_d": {"mean": mean, "standard_error": error}}}
-             for group, mean in scores.items()}, ("lse_d",),
-        )  # fmt: skip
+        return _verdicts({"lse": {
+            group: {"scores": {"lse_d": {"mean": mean, "standard_error": error}}}
+            for group, mean in scores.items()
+        }})  # fmt: skip
 
-    assert "lse_d tells" in verdict(6, 9, 1)  # 3 apart, 2 * sqrt(2) needed
-    assert "NOT clearly" in verdict(6, 8, 1)
-    assert "NOT clearly" in verdict(9, 6, 0.1)
-    assert "lse_d tells" in verdict(6, 9, None)  # of one video each there is no error
+    assert "lse_d tells" in told(6, 9, 1)  # 3 apart, 2 * sqrt(2) needed
+    assert "NOT clearly" in told(6, 8, 1)
+    assert "NOT clearly" in told(9, 6, 0.1)
+    assert "lse_d tells" in told(6, 9, None)  # of one video each there is no error
+
+
+def test_a_good_sync_score_over_lips_that_leak_is_said_to_be_fooled():
+    def summary(**means):
+        scores = {name: {"mean": mean, "standard_error": 0.1} for name, mean in means.items()}
+        return {"videos": 1, "scores": scores}
+
+    def told(follows, leak, distance, wrong=1.0):
+        lips = dict.fromkeys(("amplitude", "own", "silence", "lmd", "lmd_mouth"), 1.0)
+        groups = {"generated": distance, "real": 0.6, "wrong sound": wrong}
+        return " ".join(warnings([{
+            "name": "mine", "lips": {"mine": summary(follows=follows, leak=leak, **lips)},
+            "sync": {"sync": {g: summary(sync_distance=d) for g, d in groups.items()}},
+        }]))  # fmt: skip
+
+    assert told(0.7, 0.1, 0.6) == ""
+    assert "the lips follow the video" in told(0.1, 0.8, 0.95)
+    assert "fooled" not in told(0.1, 0.8, 0.95)
+    assert "fooled: do not rank" in told(0.1, 0.8, 0.62) and "fooled" in told(0.1, 0.1, 0.4)
+    assert "fooled" not in told(0.1, 0.8, 0.62, 0.7)  # a score that tells nothing fools no one

@@ -8,6 +8,7 @@ import os
 
 import pytest
 
+from errors import InputError
 from evaluation.score_table import ScoreTable
 
 SETTINGS = {"protocol": "lrs", "vshift": 15}
@@ -100,3 +101,28 @@ def test_only_the_videos_asked_for_count(tmp_path):
     table.add("a", [], {"distance": 1.0})
     table.add("b", [], {"distance": 3.0})
     assert table.finish(["b"])["scores"]["distance"]["mean"] == 3.0
+
+
+def test_run_scores_what_is_lacking_and_keeps_reasons(tmp_path):
+    scored = []
+
+    def score(path, further):
+        scored.append(path)
+        if further == "bad":
+            raise InputError("no\nface")
+        return [{"distance": 1.0}, {"distance": 3.0}] if further == "two" else {"distance": 5.0}
+
+    items = [("a", ["a.mp4"], "one"), ("b", ["b.mp4"], "two"), ("c", ["c.mp4"], "bad")]
+    summary = open_table(tmp_path).run(items, score)
+    assert summary["rows"] == 3 and summary["scores"]["distance"]["mean"] == 3
+    assert summary["skipped"] == [{"video": "c", "reason": "no face"}]
+    assert open_table(tmp_path).run(items, score) == summary and len(scored) == 3
+
+    class Other(InputError):
+        """Of another kind than what is to be skipped."""
+
+    with pytest.raises(InputError, match="face"):
+        open_table(tmp_path).run(
+            [("d", [], "x", "bad")], lambda _, kind: score(_, kind), skip=Other
+        )
+    assert not open_table(tmp_path).has("d", [])  # to be tried again
