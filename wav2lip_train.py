@@ -119,16 +119,19 @@ def train_generator(run: Run, step_fn, evaluate, gated_weight: float) -> None:
 
     step_fn(batch) -> scalars; evaluate(batches) -> (scores, first batch with its frames).
     """
+    from training import distributed
     from training.lip_check import LipCheck
     from training.loop import train_loop
     from training.setup import logger, validation_batches
 
     hp, state = run.hp, run.state
-    lips = LipCheck(run.val_set, run.device)
+    # the first process alone: its numbers are the ones written
+    lips = LipCheck(run.val_set, run.device) if distributed.is_main() else None
 
     def validate_fn(step: int) -> float:
         scores, first = evaluate(validation_batches(run.val_set, hp.batch_size, hp))
-        scores |= lips.scores(run.ema.model if run.ema else run.model, scores["sync"])
+        if lips:
+            scores |= lips.scores(run.ema.model if run.ema else run.model, scores["sync"])
         gate = {"syncnet_wt": sync_weight(state, hp), "gate": float(state["gate_step"] >= 0)}
         run.log.write(step, "val", {**scores, **gate})
         if first is not None:

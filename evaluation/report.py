@@ -27,7 +27,7 @@ from face_detection.arguments import (
     detector_record,
 )
 from lipsync.options import SIDES, positive
-from media.files import file_label
+from media.files import file_label, log_job
 
 # torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
 
@@ -224,6 +224,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--wav2lip_batch_size", type=positive, default=128)
     add("--batch_size", type=positive, default=32, help="of the metrics' networks")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    add("--log_dir", metavar="DIR", help="add a line to DIR/evaluation/eval_results.log")
     # fmt: on
     return parser
 
@@ -260,7 +261,11 @@ def main(args: argparse.Namespace) -> None:
     }
     report["missing"] = missing
     report["pictures"] = plot_report(report["sync"], videos, args.out)
-    print(write_report(report, args.out))
+    path = write_report(report, args.out)
+    if args.log_dir:
+        made = {"generator": report["name"], "pairs": len(videos.generated), "report": str(path)}
+        log_job(args.log_dir, "evaluation/eval_results.log", **made, fid=report["fid"])
+    print(path)
 
 
 if __name__ == "__main__":

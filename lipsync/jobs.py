@@ -25,6 +25,8 @@ from multiprocessing.connection import Connection, wait
 
 from errors import InputError, deaf_to_interrupts
 from lipsync.manifest import Job, read_manifest
+from media.files import log_job
+from models.device import core_count
 
 PATIENCE = 20  # seconds a worker gets to clean up before it is killed
 
@@ -50,6 +52,9 @@ def run_manifest(args: argparse.Namespace, options: dict) -> int:
                 failed.append(f"line {job.line}: {job.name}: {result['reason']}")
             else:
                 done += 1
+            if args.log_dir:
+                named = {"face": job.face, "audio": job.audio, "outfile": job.outfile}
+                log_job(args.log_dir, "inference/processing.log", **named, **result)
             told = result.get("reason") or f"{result['frames']} frames, {result['seconds']} s"
             print(f"[{done + len(failed)}/{len(todo)}] {job.name}: {told}", flush=True)
     print(f"done       {done}\nfailed     {len(failed)}\nunchanged  {len(jobs) - len(todo)}")
@@ -117,7 +122,7 @@ def _in_processes(args: argparse.Namespace, jobs: list[Job]) -> Iterator[tuple[J
     """Each job with its result, as they end. A worker that dies costs its job; another follows."""
     waiting = collections.deque(jobs)
     count = min(args.workers, len(jobs))
-    share = max(1, len(os.sched_getaffinity(0)) // max(1, count))  # cores
+    share = max(1, core_count() // max(1, count))
     working: dict[Connection, tuple] = {}  # the process and its job
     try:
         while waiting or working:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from errors import InputError
@@ -24,3 +25,10 @@ def select_device(name: str) -> torch.device:
             f"--device {name} cannot be used here ({str(error).splitlines()[0]})"
         ) from error
     return device
+
+
+def core_count() -> int:
+    """Processors that this process may use, as far as the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -62,6 +62,7 @@ def train_loop(
     """
     hp, state = run.hp, run.state
     run.log.begin()
+    _introduce(run)
     per_step = batch_size * hp.accumulation * distributed.world_size()
     if state["samples"] < 0:  # a released checkpoint does not say
         state["samples"] = state["global_step"] * per_step
@@ -89,6 +90,18 @@ def train_loop(
     if saved != state["global_step"]:
         run.checkpoints.save(state)
     run.log.close()
+
+
+def _introduce(run: Run) -> None:
+    """Says what the run is made of and where it begins, long before its first numbers."""
+    for data in (run.train_set, run.val_set):
+        left_out = sum(data.unusable.values())
+        logger.info("%s: %d clips, %d left out", data.split, len(data), left_out)
+    size = sum(parameter.numel() for parameter in run.model.parameters())
+    step, name = run.state["global_step"], type(run.model).__name__
+    processes = f", {distributed.world_size()} processes" * (distributed.world_size() > 1)
+    logger.info("%s of %s parameters on %s%s", name, f"{size:,}", run.device, processes)
+    logger.info("goes on from step %d" if step else "begins at step %d", step)
 
 
 def _take_step(run: Run, step: int, step_fn: Callable, batches: Iterator[dict]) -> dict:
