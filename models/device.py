@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -32,3 +33,17 @@ def core_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_bytes() -> tuple[int, int]:
+    """What this process holds of the machine's memory, and the most that it has held (where macOS
+    does not tell, again what it holds). Not getrusage: its ru_maxrss also counts the parent's
+    pages, which a child has until its own program is loaded.
+    """
+    import psutil
+
+    info = psutil.Process().memory_info()
+    peak = getattr(info, "peak_wset", info.rss)  # Windows
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="utf-8") as file:
+        peak = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    return info.rss, peak

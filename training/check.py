@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from resource import RUSAGE_SELF, getrusage
 
 import torch
 
 from errors import InputError
 from hparams import HParams
+from models.device import memory_bytes
 from training.plateau import LRS2_LEAVES
 from training.steps import create_mask_loss, expert_step, generator_step, quality_step
 
@@ -287,8 +287,8 @@ def _time(step: Callable, model, data, batch_size: int, device, hp: HParams) -> 
         )
     if device.type == "cuda":
         memory, where = torch.cuda.max_memory_allocated(device) / 2**30, "on the GPU"
-    else:  # Linux counts in KiB
-        memory, where = getrusage(RUSAGE_SELF).ru_maxrss / 2**20, "in this process"
+    else:
+        memory, where = memory_bytes()[1] / 2**30, "in this process"
     print(f"memory: {memory:.2f} GiB at most {where}")
     return {"step_seconds": seconds, "wait": found.wait, "memory_gib": memory}
 
