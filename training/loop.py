@@ -13,18 +13,18 @@ import torch
 
 from errors import InputError
 from training import distributed
-from training.precision import NonFiniteLoss
+from training.log import RunLog
+from training.precision import Ema, NonFiniteLoss, Precision
 from training.setup import finished, progress, to_device, train_batches
-from training.state import StopSignals
+from training.state import Checkpoints, StopSignals
 
 if TYPE_CHECKING:
+    import argparse
+
     from torch import nn
 
     from datasets import WindowDataset
     from hparams import HParams
-    from training.log import RunLog
-    from training.precision import Ema, Precision
-    from training.state import Checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,25 @@ class Run:
     checkpoints: Checkpoints
     state: dict  # see Checkpoints.resume
     ema: Ema | None = None
+
+    @property
+    def judged(self) -> nn.Module:
+        """What is validated: the moving average where there is one."""
+        return self.ema.model if self.ema else self.model
+
+
+def open_run(
+    args: argparse.Namespace, hp: HParams, device: torch.device, sets: tuple, parts: dict
+) -> Run:
+    """A run, resumed where there is something to resume. sets: for training and validation.
+    parts: as of Checkpoints.
+    """
+    log, precision, model = RunLog(args, hp), Precision(hp, device), parts[""][0]
+    ema = Ema(model, hp.ema) if hp.ema else None
+    checkpoints = Checkpoints(args.checkpoint_dir, hp, parts, precision, ema)
+    starts = {prefix: getattr(args, f"{prefix}checkpoint_path") for prefix in parts}
+    state = checkpoints.resume(starts)
+    return Run(hp, device, *sets, model, precision, log, checkpoints, state, ema)
 
 
 def train_loop(
