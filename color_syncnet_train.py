@@ -34,8 +34,6 @@ def main(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace, hp: HParams, device) -> None:
     """Data, model, optimizer, resume, loop."""
-    from datasets import SyncNetContrastiveDataset, SyncNetDataset
-    from models import create_model
     from training import distributed
     from training.expert_validation import ExpertValidationDataset, validate_expert
     from training.loop import open_run, train_loop
@@ -43,20 +41,13 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
     from training.setup import (
         create_adam,
         logger,
-        place,
-        seed_everything,
+        prepare_expert,
         set_learning_rates,
         speed_up,
     )
 
-    seed_everything(hp.seed)
-    contrastive = hp.syncnet_loss == "contrastive"
-    train_set = (SyncNetContrastiveDataset if contrastive else SyncNetDataset)(
-        args.data_root, "train", hp, args.filelists
-    )
+    train_set, model, clips = prepare_expert(args, hp, device)
     val_set = ExpertValidationDataset(args.data_root, "val", hp, args.filelists)
-    model = create_model("SyncNet_color", width=hp.width, img_size=hp.img_size)
-    model = place(model, device, hp)
     optimizer = create_adam(model, hp.syncnet_lr, device)
     run = open_run(args, hp, device, (train_set, val_set), {"": (model, optimizer)})
     called = speed_up(model, device, hp)
@@ -74,10 +65,7 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
             logger.warning(message)
         return scores["loss"]
 
-    clips = hp.syncnet_batch_size // (hp.contrastive_windows if contrastive else 1)
-    train_loop(
-        run, step, evaluate, max(1, clips), hp.syncnet_eval_interval, hp.syncnet_checkpoint_interval
-    )
+    train_loop(run, step, evaluate, clips, hp.syncnet_eval_interval, hp.syncnet_checkpoint_interval)
 
 
 if __name__ == "__main__":

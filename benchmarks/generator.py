@@ -19,7 +19,7 @@ SPAN = 0.5  # seconds, about, for each figure of each round
 K = TypeVar("K", bound=Hashable)
 COLUMNS = {
     "way": "{way}, {precision}", "batch": "batch", "ms a batch": "ms_per_batch",
-    "frames/s": "frames_per_second", "TFLOP/s": "tflops", "of matmul": "share_of_matmul",
+    "frames/s": "frames_per_second", "TFLOP/s": "tflops", "of matmul": "{share_of_matmul:.1%}",
 }  # fmt: skip
 
 

@@ -128,9 +128,12 @@ def _inputs(examples: dict[str, str], max_seconds: float, max_mb: int) -> list:
         (photo_example, "photo", photo, video, faces, "photo"),
         (voice_example, "voice", sound, clip, speeches, "sound"),
     ):
-        given = (examples[path], None, gr.Tabs(selected=tab))
-        button.click(lambda given=given: given, None, [one, other, tabs], **QUICK)
+        button.click(_give(examples[path], tab), None, [one, other, tabs], **QUICK)
     return [video, photo, sound, clip]
+
+
+def _give(path: str, tab: str) -> Callable:
+    return lambda: (path, None, gr.Tabs(selected=tab))
 
 
 def _option_fields() -> dict[str, gr.components.Component]:
