@@ -59,13 +59,13 @@ def build_page(jobs: Jobs, examples: dict[str, str], max_mb: int) -> gr.Blocks:
         claim, work, halt, leave = _handlers(jobs, list(fields))
         looks = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         claiming = go.click(claim, [*inputs, *fields.values()], shown, **looks)
-        claiming.then(_still_there, inputs, inputs, **QUICK)
         # only what was not refused waits its turn
         working = claiming.success(
             work, None, shown, concurrency_limit=1, show_progress_on=[result],
             api_visibility="private",
         )  # fmt: skip
-        working.then(_still_there, inputs, inputs, **QUICK)
+        for ended in (claiming.failure, working.success, working.failure):
+            ended(_still_there, inputs, inputs, **QUICK)
         stop.click(halt, inputs, [said, *inputs], cancels=[working], **QUICK)
         page.unload(leave)
     return page

@@ -30,7 +30,8 @@ def test_speed_of_every_stage_and_of_the_whole(
     weights, synthetic_root, tmp_path, monkeypatch, capsys
 ):
     def here(checkpoint, args, backend, detector, *rest):
-        return benchmark_memory.run_job((checkpoint, args.device, detector), backend, *rest)
+        made = (checkpoint, args.device, detector, {})
+        return benchmark_memory.run_job(made, backend, *rest)
 
     monkeypatch.setattr(benchmark_memory, "peak_memory", here)
     video, report = next(synthetic_root.glob("mvlrs_v1/main/*/*.mp4")), tmp_path / "report.json"
