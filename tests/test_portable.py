@@ -29,7 +29,7 @@ with deaf_to_interrupts():
     print(core_count(), memory_bytes()[0])
 """
 ROOMS = ("face_detection", "lipsync", "live", "page", "training", "media", "models", "backends",
-         "corpus", "benchmarks", "synthetic")  # fmt: skip
+         "corpus", "benchmarks", "synthetic", "evaluation", "experts")  # fmt: skip
 
 
 def test_no_linux_only_module_is_imported():
