@@ -266,6 +266,7 @@ def test_two_users_at_once_and_one_who_leaves(open_page, lipsync, site, tmp_path
     ann, bob, folder = open_page("ann"), open_page("bob"), site[1]
     for page, seconds in ((ann, 1), (bob, 2)):
         page.find("#example_video").click()
+        page.wait(lambda page=page: not page.find("#face_video input[type=file]"))
         page.give("speech", speech(tmp_path / f"{seconds}.wav", seconds))
     lipsync.gate.clear()
     try:
