@@ -41,7 +41,7 @@ demo: $(READY)
 	    --hparams nsteps=700
 	$(RUN) wav2lip_train.py $(FLAGS) --checkpoint_dir $(DEMO)/checkpoints/wav2lip \
 	    --syncnet_checkpoint_path $(DEMO)/checkpoints/expert/checkpoint_step000000700.pth \
-	    --hparams nsteps=850 width=0.125 seed=2 reference_dropout=0.3
+	    --hparams nsteps=850 width=0.125 seed=2
 	$(RUN) inference.py --checkpoint_path $(DEMO)/checkpoints/wav2lip/checkpoint_step000000850.pth \
 	    --face $(DEMO)/corpus/mvlrs_v1/main/s0019/00001.mp4 \
 	    --audio $(DEMO)/corpus/mvlrs_v1/main/s0018/00002.mp4 --outfile $(OUT)/result_voice.mp4

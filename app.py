@@ -15,27 +15,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
-import stat
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from errors import InputError, require_file, run_cli
+from errors import require_file, require_package, run_cli
 from lipsync.engine import add_model_arguments, create_lipsync
 from lipsync.options import positive
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
-EXAMPLES = Path(__file__).resolve().parent / "data" / "app_examples"
 FOLDER = "wav2lip_app_"  # with a random end, in the system's folder for temporary files
 RESULT_AGE = 3600  # seconds after which results, and uploads that no job took, are deleted
 SWEEP = 300  # seconds between two looks for such files
-EXAMPLE_SECONDS = 3.0  # of the voice
+EXAMPLE_SECONDS = 3  # of the voice
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -54,30 +51,18 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def make_examples(folder: Path) -> dict[str, str]:
-    """Paths of a face video, a photo of it and another's voice in `folder`, made of the samples
-    where they are missing.
-    """
-    from media.files import replacing
+    """Paths of a face video, a photo of it and another's voice, made of the samples in `folder`."""
+    import cv2
+
+    from audio import save_wav
+    from media.read import iter_frames, load_audio
 
     paths = {name: folder / name for name in ("face.mp4", "photo.jpg", "voice.wav")}
-    if not all(path.is_file() for path in paths.values()):
-        import cv2
-
-        from audio import save_wav
-        from media.read import iter_frames, load_audio
-
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"examples cannot be written: {folder} ({error.strerror})") from error
-        with replacing(paths["face.mp4"], "wb") as file:
-            file.write((SAMPLES / "face.mp4").read_bytes())
-        _, frame = next(iter_frames(SAMPLES / "face.mp4"))
-        with replacing(paths["photo.jpg"], "wb") as file:
-            file.write(cv2.imencode(".jpg", frame)[1])
-        wave = load_audio(SAMPLES / "voice.mp4")[: int(EXAMPLE_SECONDS * 16000)]
-        with replacing(paths["voice.wav"], "wb") as file:
-            save_wav(wave, file)
+    folder.mkdir()
+    shutil.copy(SAMPLES / "face.mp4", folder)
+    _, frame = next(iter_frames(SAMPLES / "face.mp4"))
+    paths["photo.jpg"].write_bytes(cv2.imencode(".jpg", frame)[1])
+    save_wav(load_audio(SAMPLES / "voice.mp4")[: EXAMPLE_SECONDS * 16000], paths["voice.wav"])
     return {path.stem: str(path) for path in paths.values()}
 
 
@@ -102,23 +87,23 @@ def warm_up(backend) -> None:
 def private_folder() -> Iterator[Path]:
     """A folder that only this server uses and that goes with it; those of killed servers go first.
 
-    A living server holds a lock on its folder, which dies with it however it ends. An empty folder
-    may be that of a server which is about to take its lock.
+    A living server holds a lock, which dies with it however it ends; what it serves it makes after
+    it has the lock.
     """
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
-        # FileNotFoundError: another server that starts now was faster
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):
-            found = folder.lstat()  # a link, or another user's, is none of ours
-            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
-                with _locked(folder, fcntl.LOCK_NB):
-                    if any(folder.iterdir()):
-                        shutil.rmtree(folder)
-    with (
-        tempfile.TemporaryDirectory(prefix=FOLDER, ignore_cleanup_errors=True) as root,
-        _locked(root),
-    ):
-        Path(root, "served").mkdir()
-        yield Path(root)
+    from filelock import FileLock, Timeout
+
+    with tempfile.TemporaryDirectory(prefix=FOLDER, ignore_cleanup_errors=True) as own:
+        root = Path(own)
+        for folder in (path.parent for path in root.parent.glob(f"{FOLDER}*/served")):
+            # a link, or another user's, is none of ours; or another server that starts was faster
+            with contextlib.suppress(Timeout, FileNotFoundError):
+                if not folder.is_symlink() and folder.stat().st_uid == root.stat().st_uid:
+                    with FileLock(folder / "lock", timeout=0):
+                        shutil.rmtree(folder / "served")
+                    shutil.rmtree(folder)
+        with FileLock(root / "lock"):
+            (root / "served").mkdir()
+            yield root
 
 
 def sweep(served: Path, age: float) -> None:
@@ -126,12 +111,10 @@ def sweep(served: Path, age: float) -> None:
 
     gradio's delete_cache knows nothing of uploads that broke off.
     """
-    for folder, _, names in os.walk(served):
-        for name in names:
-            path = Path(folder, name)
-            with contextlib.suppress(FileNotFoundError):  # its job was faster
-                if time.time() - path.stat().st_mtime >= age:
-                    path.unlink()
+    for path in [path for path in served.rglob("*") if path.is_file()]:
+        with contextlib.suppress(FileNotFoundError):  # its job was faster
+            if time.time() - path.stat().st_mtime >= age:
+                path.unlink()
 
 
 def _sweep_until(ended: threading.Event, served: Path) -> None:
@@ -140,32 +123,21 @@ def _sweep_until(ended: threading.Event, served: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: str | os.PathLike, how: int = 0) -> Iterator[None]:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | how)
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def serving(lipsync, args: argparse.Namespace, examples: Path = EXAMPLES) -> Iterator[str]:
+def serving(lipsync, args: argparse.Namespace) -> Iterator[str]:
     """The page's address, while it is served. args: host, port, max_mb, max_seconds.
 
-    Raises MissingPackage without gradio, InputError where the address cannot be had.
+    InputError where the address cannot be had.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
     from page.jobs import Jobs
     from page.layout import build_page, launch
 
-    shown = make_examples(examples)
     with private_folder() as root:
-        os.environ["GRADIO_TEMP_DIR"] = str(root / "served")  # where gradio keeps uploads
-        jobs = Jobs(lipsync, root, examples, args.max_seconds)
-        page = build_page(jobs, shown, args.max_mb)
-        ended = threading.Event()
-        threading.Thread(target=_sweep_until, args=(ended, root / "served"), daemon=True).start()
+        served, ended = root / "served", threading.Event()
+        os.environ["GRADIO_TEMP_DIR"] = str(served)  # where gradio keeps uploads
+        examples = make_examples(root / "examples")
+        page = build_page(Jobs(lipsync, root, args.max_seconds), examples, args.max_mb)
+        threading.Thread(target=_sweep_until, args=(ended, served), daemon=True).start()
         try:
             yield launch(page, args.host, args.port, args.max_mb)
         finally:
@@ -174,11 +146,9 @@ def serving(lipsync, args: argparse.Namespace, examples: Path = EXAMPLES) -> Ite
 
 
 def main(args: argparse.Namespace) -> None:
-    from errors import require_package
     from models.shipped import generator_path
 
     args.checkpoint_path = require_file(generator_path(args.checkpoint_path), "checkpoint")
-
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     require_package("gradio", "the web page", "-r requirements-app.txt")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")

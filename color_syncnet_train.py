@@ -34,59 +34,38 @@ def main(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace, hp: HParams, device) -> None:
     """Data, model, optimizer, resume, loop."""
-    from datasets import SyncNetContrastiveDataset, SyncNetDataset
-    from models import create_model
     from training import distributed
     from training.expert_validation import ExpertValidationDataset, validate_expert
-    from training.log import RunLog
-    from training.loop import Run, train_loop
+    from training.loop import open_run, train_loop
     from training.plateau import PlateauWatch
-    from training.precision import Ema, Precision
     from training.setup import (
         create_adam,
         logger,
-        place,
-        seed_everything,
+        prepare_expert,
         set_learning_rates,
         speed_up,
     )
-    from training.state import Checkpoints
 
-    seed_everything(hp.seed)
-    contrastive = hp.syncnet_loss == "contrastive"
-    train_set = (SyncNetContrastiveDataset if contrastive else SyncNetDataset)(
-        args.data_root, "train", hp, args.filelists
-    )
+    train_set, model, clips = prepare_expert(args, hp, device)
     val_set = ExpertValidationDataset(args.data_root, "val", hp, args.filelists)
-    model = create_model("SyncNet_color", width=hp.width, img_size=hp.img_size)
-    model = place(model, device, hp)
     optimizer = create_adam(model, hp.syncnet_lr, device)
-    precision = Precision(hp, device)
-    ema = Ema(model, hp.ema) if hp.ema else None
-    log = RunLog(args, hp)
-    checkpoints = Checkpoints(args.checkpoint_dir, hp, {"": (model, optimizer)}, precision, ema)
-    state = checkpoints.resume({"": args.checkpoint_path})
-    run = Run(hp, device, train_set, val_set, model, precision, log, checkpoints, state, ema)
+    run = open_run(args, hp, device, (train_set, val_set), {"": (model, optimizer)})
     called = speed_up(model, device, hp)
     watch = PlateauWatch(hp, args)
 
     def step(batch: dict) -> dict:
-        set_learning_rates(state["global_step"], {optimizer: hp.syncnet_lr}, hp)
-        return train_step(batch, called, optimizer, hp, precision)
+        set_learning_rates(run.state["global_step"], {optimizer: hp.syncnet_lr}, hp)
+        return train_step(batch, called, optimizer, hp, run.precision)
 
     def evaluate(step: int) -> float:
-        judged = ema.model if ema else model
-        scores = validate_expert(judged, val_set, hp, hp.syncnet_batch_size, device)
-        log.write(step, "val", scores)
+        scores = validate_expert(run.judged, val_set, hp, hp.syncnet_batch_size, device)
+        run.log.write(step, "val", scores)
         message = watch.feed(step, scores)
         if message and distributed.is_main():
             logger.warning(message)
         return scores["loss"]
 
-    clips = hp.syncnet_batch_size // (hp.contrastive_windows if contrastive else 1)
-    train_loop(
-        run, step, evaluate, max(1, clips), hp.syncnet_eval_interval, hp.syncnet_checkpoint_interval
-    )
+    train_loop(run, step, evaluate, clips, hp.syncnet_eval_interval, hp.syncnet_checkpoint_interval)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import os
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 
-from errors import InputError, require_file
+from errors import InputError, nearest, read_yaml, require_file
 from media.files import replacing
 from media.lists import read_lines
 from models import GENERATORS
@@ -119,6 +119,7 @@ class HParams:
             yaml.safe_dump(dataclasses.asdict(self), file, sort_keys=False)
 
 
+hparams = HParams()  # the released name
 FIELDS = {field.name: type(field.default) for field in dataclasses.fields(HParams)}
 RANGES = {  # smallest allowed values
     **dict.fromkeys(
@@ -149,12 +150,17 @@ SHIFTED = re.compile(r"(\S|\S.*\S)\s+([+-]\d{1,4})")  # a line of a filelist
 
 
 def load_hparams(
-    config: str | os.PathLike | None = None, overrides: list[str] | None = None
+    config: str | os.PathLike | None = None,
+    overrides: list[str] | None = None,
+    options: Container[str] = (),
 ) -> HParams:
-    """HParams from a YAML file and `key=value` strings; InputError on a bad key or type."""
+    """HParams from a YAML file and `key=value` strings; InputError on a bad key or type. options:
+    keys of the file that are none, see errors.with_config.
+    """
     values: dict[str, object] = {}
     if config is not None:
-        values.update(_read_yaml(config))
+        found = read_yaml(config).items()
+        values |= {key: value for key, value in found if key in FIELDS or key not in options}
     for item in overrides or []:
         key, equals, text = item.partition("=")
         if not equals:
@@ -166,8 +172,11 @@ def load_hparams(
 def add_hparams_arguments(parser: argparse.ArgumentParser) -> None:
     """The two options that every script with hyper-parameters takes."""
     parser.add_argument(
-        "--config", metavar="YAML", help="hyper-parameters that differ from the defaults"
+        "--config",
+        metavar="YAML",
+        help="hyper-parameters and options that differ from the defaults",
     )
+    parser.hyper_parameters = tuple(FIELDS)  # with_config knows them then
     parser.add_argument(
         "--hparams",
         nargs="+",
@@ -217,25 +226,7 @@ def load_training_hparams(args: argparse.Namespace) -> HParams:
     """load_hparams of a training script's arguments, its short cuts included."""
     short = [f"amp={args.amp}"] if args.amp else []
     short += ["compile=true"] if args.compile else []
-    return load_hparams(args.config, args.hparams + short)
-
-
-def _read_yaml(path: str | os.PathLike) -> dict[str, object]:
-    import yaml
-
-    path = require_file(path, "config")
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = yaml.safe_load(file)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"config {path} is not YAML: {error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise InputError(
-            f"config {path} must hold `key: value` lines, not a {type(values).__name__}"
-        )
-    return values
+    return load_hparams(args.config, args.hparams + short, vars(args))
 
 
 def _parse(text: str) -> object:
@@ -260,9 +251,9 @@ def _checked(key: str, value: object) -> object:
 
 def _of_its_type(key: str, value: object) -> object:
     if key not in FIELDS:
-        within = [field for field in FIELDS if str(key) in field]
-        near = difflib.get_close_matches(str(key), within or FIELDS, n=1, cutoff=0.0)[0]
-        raise InputError(f"unknown hyper-parameter {key!r}; the nearest is {near!r}")
+        raise InputError(
+            f"unknown hyper-parameter {key!r}; the nearest is {nearest(key, FIELDS)!r}"
+        )
     wanted = FIELDS[key]
     if wanted in (int, float) and not isinstance(value, bool):
         try:

@@ -58,9 +58,7 @@ def main(args: argparse.Namespace) -> None:
 def train(args: argparse.Namespace, hp: HParams, device) -> None:
     """Data, models, optimizers, resume, loop."""
     from models import create_model
-    from training.log import RunLog
-    from training.loop import Run
-    from training.precision import Ema, Precision
+    from training.loop import open_run
     from training.setup import (
         create_optimizers,
         place,
@@ -68,7 +66,6 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
         set_learning_rates,
         speed_up,
     )
-    from training.state import Checkpoints
 
     train_set, val_set, expert, model = prepare_generator(args, hp, device)
     disc = create_model("Wav2Lip_disc_qual", width=hp.width, img_size=hp.img_size)
@@ -77,26 +74,21 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
     rates = dict(
         zip(optimizers, (hp.initial_learning_rate, hp.disc_initial_learning_rate), strict=True)
     )
-    precision = Precision(hp, device)
-    ema = Ema(model, hp.ema) if hp.ema else None
-    log = RunLog(args, hp)
     parts = {"": (model, optimizers[0]), "disc_": (disc, optimizers[1])}
-    checkpoints = Checkpoints(args.checkpoint_dir, hp, parts, precision, ema)
-    state = checkpoints.resume({"": args.checkpoint_path, "disc_": args.disc_checkpoint_path})
-    run = Run(hp, device, train_set, val_set, model, precision, log, checkpoints, state, ema)
+    run = open_run(args, hp, device, (train_set, val_set), parts)
     called, called_disc = speed_up(model, device, hp), speed_up(disc, device, hp)
     mask_loss = create_mask_loss(hp)
 
     def step(batch: dict) -> dict:
-        set_learning_rates(state["global_step"], rates, hp)
-        weight = wav2lip_train.sync_weight(state, hp)
+        set_learning_rates(run.state["global_step"], rates, hp)
+        weight = wav2lip_train.sync_weight(run.state, hp)
         return train_step(
-            batch, called, disc, expert, *optimizers, weight, hp.disc_wt, precision, called_disc,
-            mask_loss, hp.mouth_wt,
+            batch, called, disc, expert, *optimizers, weight, hp.disc_wt, run.precision,
+            called_disc, mask_loss, hp.mouth_wt,
         )[0]  # fmt: skip
 
     def evaluate(batches) -> tuple[dict[str, float], tuple | None]:
-        return validate(ema.model if ema else model, disc, expert, batches, device, precision)
+        return validate(run.judged, disc, expert, batches, device, run.precision)
 
     wav2lip_train.train_generator(run, step, evaluate, hp.hq_syncnet_wt_gated)
 

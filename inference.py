@@ -11,10 +11,12 @@ As a library: `LipSync("checkpoints/wav2lip.pth").run("me.mp4", "speech.mp3", "o
 from __future__ import annotations
 
 import argparse
+import time
 
 from errors import InputError, require_file, run_cli
 from lipsync.engine import LipSync, add_model_arguments, create_lipsync
 from lipsync.options import REFERENCES, Options, add_arguments, options_from, positive
+from media.files import log_job
 
 __all__ = ["LipSync", "Options"]
 
@@ -35,11 +37,10 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--manifest", metavar="JOBS.csv",
         help="many jobs: columns face, audio, outfile and any of the flags below")
     add("--workers", type=positive, default=1, help="of --manifest, each with its own network")
+    add("--log_dir", metavar="DIR", help="add a line a job to DIR/inference/processing.log")
     # fmt: on
     add_arguments(parser)
     return parser
-
-    # fmt: on
 
 
 def main(args: argparse.Namespace) -> None:
@@ -63,7 +64,20 @@ def main(args: argparse.Namespace) -> None:
         path = write_preview(lipsync, args.face, args.audio, args.outfile, args.preview, options)
         print(path)
         return None
-    summary = lipsync.run(args.face, args.audio, args.outfile, **options)
+    began, stages = time.perf_counter(), {}
+
+    def note(stage: str, *_: int) -> None:
+        stages.setdefault(stage, time.perf_counter())
+
+    summary = lipsync.run(args.face, args.audio, args.outfile, note, **options)
+    if args.log_dir:
+        lips, ended = stages["lips"], time.perf_counter()
+        log_job(
+            args.log_dir, "inference/processing.log", face=args.face, audio=args.audio,
+            outfile=summary.outfile, frames=summary.frames, seconds_faces=round(lips - began, 2),
+            seconds_lips=round(ended - lips, 2),
+            frames_per_second=round(summary.frames / (ended - began), 1),
+        )  # fmt: skip
     print(f"{summary.outfile}: {summary.frames} frames at {summary.fps:g} fps")
     return None
 

@@ -85,31 +85,23 @@ def main(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace, hp: HParams, device) -> None:
     """Data, models, optimizer, resume, loop."""
-    from training.log import RunLog
-    from training.loop import Run
-    from training.precision import Ema, Precision
+    from training.loop import open_run
     from training.setup import create_adam, prepare_generator, set_learning_rates, speed_up
-    from training.state import Checkpoints
 
     train_set, val_set, expert, model = prepare_generator(args, hp, device)
     optimizer = create_adam(model, hp.initial_learning_rate, device)
-    precision = Precision(hp, device)
-    ema = Ema(model, hp.ema) if hp.ema else None
-    log = RunLog(args, hp)
-    checkpoints = Checkpoints(args.checkpoint_dir, hp, {"": (model, optimizer)}, precision, ema)
-    state = checkpoints.resume({"": args.checkpoint_path})
-    run = Run(hp, device, train_set, val_set, model, precision, log, checkpoints, state, ema)
+    run = open_run(args, hp, device, (train_set, val_set), {"": (model, optimizer)})
     called, mask_loss = speed_up(model, device, hp), create_mask_loss(hp)
 
     def step(batch: dict) -> dict:
-        set_learning_rates(state["global_step"], {optimizer: hp.initial_learning_rate}, hp)
-        weight = sync_weight(state, hp)
+        set_learning_rates(run.state["global_step"], {optimizer: hp.initial_learning_rate}, hp)
+        weight = sync_weight(run.state, hp)
         return train_step(
-            batch, called, expert, optimizer, weight, precision, mask_loss, hp.mouth_wt
+            batch, called, expert, optimizer, weight, run.precision, mask_loss, hp.mouth_wt
         )[0]
 
     def evaluate(batches) -> tuple[dict[str, float], tuple | None]:
-        return validate(ema.model if ema else model, expert, batches, device, precision)
+        return validate(run.judged, expert, batches, device, run.precision)
 
     train_generator(run, step, evaluate, hp.syncnet_wt_gated)
 
@@ -119,16 +111,19 @@ def train_generator(run: Run, step_fn, evaluate, gated_weight: float) -> None:
 
     step_fn(batch) -> scalars; evaluate(batches) -> (scores, first batch with its frames).
     """
+    from training import distributed
     from training.lip_check import LipCheck
     from training.loop import train_loop
     from training.setup import logger, validation_batches
 
     hp, state = run.hp, run.state
-    lips = LipCheck(run.val_set, run.device)
+    # the first process alone: its numbers are the ones written
+    lips = LipCheck(run.val_set, run.device) if distributed.is_main() else None
 
     def validate_fn(step: int) -> float:
         scores, first = evaluate(validation_batches(run.val_set, hp.batch_size, hp))
-        scores |= lips.scores(run.ema.model if run.ema else run.model, scores["sync"])
+        if lips:
+            scores |= lips.scores(run.judged, scores["sync"])
         gate = {"syncnet_wt": sync_weight(state, hp), "gate": float(state["gate_step"] >= 0)}
         run.log.write(step, "val", {**scores, **gate})
         if first is not None:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine's name, tables, clocks, and a talking face."""
+"""What the benchmarks share: the machine's name, one table writer, clocks, and a talking face."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import datetime
 import importlib.metadata
 import math
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
 
 from errors import InputError
+from models.device import core_count
 
 # torch, OpenCV and PyAV are imported inside the functions, so that --help answers at once
 
@@ -25,58 +27,59 @@ K = TypeVar("K", bound=Hashable)
 
 def machine() -> str:
     """The processor's name and how many of its cores this process may use."""
-    name = "unknown processor"
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+    name = platform.processor() or "unknown processor"
+    with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo") as file:
+        name = next(line.split(":", 1)[1].strip() for line in file if line[:10] == "model name")
+    return f"{name}, {core_count()} cores"
 
 
 def circumstances() -> dict:
     """Machine, date, threads, how busy the machine was, and versions: for the JSON."""
+    import psutil
     import torch
 
     versions = {}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "machine": machine(),
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "date": datetime.date.today().isoformat(),
         "threads": torch.get_num_threads(),
-        "load_at_start": round(os.getloadavg()[0], 1),  # runnable threads, others' included
+        "load_at_start": round(psutil.getloadavg()[0], 1),  # runnable threads, others' included
         "versions": versions,
     }
 
 
-def headline(title: str, facts: dict) -> str:
-    """Two lines: where and when, and with what."""
+def print_report(title: str, facts: dict, rows: list[dict], columns: dict[str, str]) -> None:
+    """Where, when and with what; and a table, see print_table."""
     where = facts["machine"] + (f", {facts['gpu']}" if facts["gpu"] else "")
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    return (
-        f"{title}: {where}, {facts['threads']} threads, {facts['date']}, "
-        f"load {facts['load_at_start']:g} at the start\n{versions}"
-    )
+    print(f"{title}: {where}, {facts['threads']} threads, {facts['date']}, "
+          f"load {facts['load_at_start']:g} at the start")  # fmt: skip
+    print(", ".join(f"{name} {version}" for name, version in facts["versions"].items()))
+    print_table(rows, columns)
 
 
-def print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """A Markdown table, its first column left and the others right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+def print_table(rows: list[dict], columns: dict[str, str]) -> None:
+    """A Markdown table, its first column left and the others right. columns: title -> the key in
+    each of `rows`, or a format of several.
+    """
+    cells = [
+        [_cell(row[key]) if key in row else key.format(**row) for key in columns.values()]
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    for row in (header, rule, *rows):
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        print("| " + " | ".join(cells) + " |", flush=True)
+    for first, *others in (list(columns), rule, *cells):
+        line = [first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]
+        print("| " + " | ".join(line) + " |", flush=True)
 
 
-def number(value: float | None) -> str:
-    """Three digits that count, "-" for None."""
-    if value is None:
-        return "-"
+def _cell(value: object) -> str:
+    """Three digits that count of a number."""
+    if not isinstance(value, (int, float)):
+        return str(value)
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
@@ -84,19 +87,13 @@ def write_report(path: str | None, facts: dict, content: dict) -> None:
     """The JSON of a benchmark, where one is asked for."""
     from media.files import write_json
 
-    if path is None:
-        return
-    try:
+    if path is not None:
         write_json(path, facts | content, indent=2)
-    except OSError as error:
-        raise InputError(f"--json {path} cannot be written ({error.strerror})") from error
 
 
 def require_writable(path: str | None) -> None:
     """Before minutes of measuring: InputError where --json names no place to write to."""
-    if path is not None and (
-        os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or ".")
-    ):
+    if path and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or ".")):
         raise InputError(f"--json {path} cannot be written: it is a folder, or in none")
 
 
@@ -142,7 +139,9 @@ def write_talk(folder: str, seconds: float) -> tuple[str, str]:
     from synthetic.corpus import FPS, SAMPLE_RATE, synthesize_clip
 
     frames, wave, _ = synthesize_clip(0, 0, 1, min(seconds, CYCLE), (256,))
-    cycle = os.path.join(folder, "cycle.mp4")
+    cycle, video, speech = (
+        os.path.join(folder, name) for name in ("cycle.mp4", "face.mp4", "speech.wav")
+    )
     width, height = TALK_SIZE
     left = (width - height) // 2
     with VideoWriter(cycle, FPS) as writer:
@@ -150,10 +149,7 @@ def write_talk(folder: str, seconds: float) -> tuple[str, str]:
             canvas = np.full((height, width, 3), 110, np.uint8)
             canvas[:, left : left + height] = cv2.resize(frame, (height, height))
             writer.write(canvas)
-    samples = round(seconds * SAMPLE_RATE)
-    speech = os.path.join(folder, "speech.wav")
-    save_wav(np.resize(wave, samples), speech)
-    video = os.path.join(folder, "face.mp4")
+    save_wav(np.resize(wave, round(seconds * SAMPLE_RATE)), speech)
     repeat_video(cycle, video, math.ceil(seconds * FPS / len(frames)))
     return video, speech
 
@@ -178,10 +174,7 @@ def repeat_video(source: str, path: str, times: int) -> None:
 
 def positive_float(text: str) -> float:
     """A number above 0, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.common import machine, print_table
+from benchmarks.common import machine, positive_float, print_table
 from errors import InputError
 from hparams import HParams
+from lipsync.options import positive
 
 # torch and OpenCV are imported inside the functions, so that --help answers at once
 
@@ -25,40 +26,44 @@ SPAN = 0.2  # seconds; of many such spans the best counts: in the others somebod
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data_root", help="preprocessed clips; default: synthetic ones, made for the occasion"
-    )
-    parser.add_argument("--filelists", help="folder with train.txt; needed with --data_root")
-    parser.add_argument(
-        "--seconds", type=float, default=5.0, help="for each figure; default %(default)g"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=1, help="of the loader, at least 1; default %(default)s"
-    )
-    parser.add_argument(
-        "--clips", type=int, default=8, help="synthetic clips of 8 s; default %(default)s"
-    )
+    # fmt: off
+    add = parser.add_argument
+    add("--data_root", help="preprocessed clips; default: synthetic ones, made for the occasion")
+    add("--filelists", help="folder with train.txt; needed with --data_root")
+    add("--seconds", type=positive_float, default=5.0, help="for each figure; default %(default)g")
+    add("--workers", type=positive, default=1, help="of the loader; default %(default)s")
+    add("--clips", type=positive, default=8, help="synthetic clips of 8 s; default %(default)s")
+    # fmt: on
 
 
 def data_benchmark(args: argparse.Namespace) -> None:
-    """Print samples a second, and what a loader's worker takes."""
-    if args.seconds <= 0 or args.workers < 1 or args.clips < 1:
-        raise InputError("--seconds must be above 0, --workers and --clips at least 1")
+    """Print samples a second of each way to read them, and what a loader's worker takes."""
     if bool(args.data_root) != bool(args.filelists):
         raise InputError("--data_root and --filelists belong together")
     import cv2
     import torch
 
+    from datasets import SyncNetDataset, Wav2LipDataset
+
     cv2.setNumThreads(0)  # "one process" is to mean one thread
     torch.set_num_threads(1)
-    workers = f"{args.workers} worker{'s' * (args.workers > 1)}"
-    header = ("samples", "one process /s", f"{workers} /s", "MB a worker", "its own MB")
+    hp, rows = HParams(num_workers=args.workers), []
     with tempfile.TemporaryDirectory() as folder:
         if args.data_root is None:
             write_clips(folder, args.clips)
-        rows = data_rows(args.data_root or folder, args.filelists or folder, args)
-        print(f"{machine()}: training samples a second")
-        print_table(header, rows)
+        where = (args.data_root or folder, "train", hp, args.filelists or folder)
+        generator, expert = Wav2LipDataset(*where), SyncNetDataset(*where)
+        heard = [c for c in generator.clips if os.path.exists(os.path.join(c.folder, "audio.wav"))]
+        ways = {"generator": generator}
+        ways |= {"generator, released way": ReleasedWay(heard, hp)} if heard else {}
+        for name, dataset in (ways | {"expert": expert}).items():
+            rows.append({"samples": name} | measure(dataset, hp, args.seconds))
+    print(f"{machine()}: training samples a second")
+    workers = f"{args.workers} worker{'s' * (args.workers > 1)} /s"
+    print_table(rows, {
+        "samples": "samples", "one process /s": "alone", workers: "loaded",
+        "MB a worker": "shared_mb", "its own MB": "own_mb",
+    })  # fmt: skip
     print(
         f"One process: the best {SPAN:g} s of {args.seconds:g}; workers: the mean. MB a worker: "
         "a page that n processes share counts 1/n; its own MB: pages that it shares with none."
@@ -89,28 +94,6 @@ def write_clips(root: str, clips: int) -> None:
         np.save(os.path.join(folder, "mel.npy"), melspectrogram(wave).T)
     with open(os.path.join(root, "train.txt"), "w", encoding="utf-8") as file:
         file.writelines(f"{clip_name(speaker, 1)}\n" for speaker in range(clips))
-
-
-def data_rows(root: str, filelists: str, args: argparse.Namespace) -> list[tuple[str, ...]]:
-    """A row of the table for each way in which samples of `root` can be read."""
-    from tqdm import tqdm
-
-    from datasets import SyncNetDataset, Wav2LipDataset
-
-    hp = HParams(num_workers=args.workers)
-    rows = []
-    bar = tqdm(desc="rows", disable=not sys.stderr.isatty())
-    for name, kind in {"generator": Wav2LipDataset, "expert": SyncNetDataset}.items():
-        dataset = kind(root, "train", hp, filelists)
-        rows.append(measure(name, dataset, hp, args.seconds))
-        bar.update()
-        heard = [c for c in dataset.clips if os.path.exists(os.path.join(c.folder, "audio.wav"))]
-        if name == "generator" and heard:
-            released = ReleasedWay(heard, hp)
-            rows.append(measure(f"{name}, released way", released, hp, args.seconds))
-            bar.update()
-    bar.close()
-    return rows
 
 
 @dataclass
@@ -155,8 +138,8 @@ class ReleasedWay:
         }
 
 
-def measure(name: str, dataset, hp: HParams, seconds: float) -> tuple[str, ...]:
-    """One row: samples a second in this process and through a loader, and memory of its workers."""
+def measure(dataset, hp: HParams, seconds: float) -> dict[str, float]:
+    """Samples a second in this process and through a loader, and memory of its workers."""
     from training.setup import EndlessSampler, train_batches
 
     keys = iter(EndlessSampler(len(dataset), hp.seed))
@@ -166,11 +149,11 @@ def measure(name: str, dataset, hp: HParams, seconds: float) -> tuple[str, ...]:
     for _ in range(4 * hp.num_workers + 1):  # the workers start; more than they may keep ready
         next(batches)
     loaded = rate(lambda: next(batches), seconds) * hp.batch_size
-    proportional, own = worker_memory()
+    memory = worker_memory()
     batches.close()
     if dataset.bad_clips:
         raise InputError(f"{dataset.bad_clips} clips could not be read: measure sound ones")
-    return (name, f"{alone:.0f}", f"{loaded:.0f}", f"{proportional:.0f}", f"{own:.0f}")
+    return {"alone": alone, "loaded": loaded, **memory}
 
 
 def rate(step: Callable[[], object], seconds: float) -> float:
@@ -183,12 +166,13 @@ def rate(step: Callable[[], object], seconds: float) -> float:
     return count / took
 
 
-def worker_memory() -> tuple[float, float]:
-    """MB of the greediest child process: (proportional set size, what it shares with nobody)."""
-    found = []
-    for worker in multiprocessing.active_children():
-        with open(f"/proc/{worker.pid}/smaps_rollup", encoding="utf-8") as file:
-            sizes = dict(line.split(":", 1) for line in file if " kB" in line)
-        size = {name: int(text.split()[0]) / 1024 for name, text in sizes.items()}
-        found.append((size["Pss"], size["Private_Clean"] + size["Private_Dirty"]))
-    return max(found)
+def worker_memory() -> dict[str, float]:
+    """MB of the greediest child process: its proportional set size (Linux only), and what it shares
+    with nobody.
+    """
+    import psutil
+
+    workers = multiprocessing.active_children()
+    found = [psutil.Process(worker.pid).memory_full_info() for worker in workers]
+    shared, own = max((getattr(info, "pss", math.nan), info.uss) for info in found)
+    return {"shared_mb": shared / 2**20, "own_mb": own / 2**20}

@@ -6,29 +6,27 @@ import argparse
 import functools
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 import numpy as np
 
-from backends.base import Backend
-from benchmarks.common import (
-    best_times,
-    circumstances,
-    headline,
-    number,
-    print_table,
-    write_report,
-)
+from benchmarks.common import best_times, circumstances, print_report, write_report
 
 # torch is imported inside the functions, so that --help answers at once
 
 SPAN = 0.5  # seconds, about, for each figure of each round
 K = TypeVar("K", bound=Hashable)
+COLUMNS = {
+    "way": "{way}, {precision}", "batch": "batch", "ms a batch": "ms_per_batch",
+    "frames/s": "frames_per_second", "TFLOP/s": "tflops", "of matmul": "{share_of_matmul:.1%}",
+}  # fmt: skip
 
 
 def generator_benchmark(checkpoint: str, args: argparse.Namespace) -> None:
-    """Print frames a second and TFLOP/s of the released way and of our back ends."""
+    """Print frames a second and TFLOP/s of the released way and of our back ends, on noise: time
+    does not depend on what the faces and mel windows hold.
+    """
     import torch
 
     from backends.torch import TorchBackend
@@ -40,34 +38,31 @@ def generator_benchmark(checkpoint: str, args: argparse.Namespace) -> None:
     facts, device = circumstances(), select_device(args.device)
     gpu = device.type == "cuda"
     operations = frame_flop(load_generator(checkpoint))
-    engines: dict[tuple[str, str], Backend] = {
-        (name, "float32"): engine
-        for name, engine in make_engines(checkpoint, device, () if gpu else args.backends).items()
-    }
+    made = make_engines(checkpoint, device, () if gpu else args.backends)
+    engines = {(name, "float32"): engine for name, engine in made.items()}
     for precision in ("float32", "float16") if gpu else ():  # no CPU is faster in half
         half = precision == "float16"
         engines["torch", precision] = TorchBackend(load_generator(checkpoint), device, half)
-    for engine in engines.values():
-        engine.chunk = None  # the batch is what is asked for
     peaks = {
         precision: matmul_flops(device, getattr(torch, precision), args.repeats)
         for _, precision in engines
     }
-    rows = sweep(engines, sorted(set(args.batches)), operations, peaks, args.repeats)
-    print(headline(f"generator alone, {operations / 1e9:.2f} GFLOP a frame, on {device}", facts))
-    table = [
-        (
-            f"{row['way']}, {row['precision']}",
-            str(row["batch"]),
-            number(row["ms_per_batch"]),
-            number(row["frames_per_second"]),
-            number(row["tflops"]),
-            f"{100 * row['share_of_matmul']:.1f}",
-        )
-        for row in rows
-    ]
-    print_table(("way", "batch", "ms a batch", "frames/s", "TFLOP/s", "% of matmul"), table)
-    reached = ", ".join(f"{name} {number(flops / 1e12)}" for name, flops in peaks.items())
+    random, steps, rows = np.random.default_rng(0), {}, []
+    for batch in sorted(set(args.batches)):
+        for (way, precision), engine in engines.items():
+            engine.chunk, size = None, engine.img_size  # the batch is what is asked for
+            faces = random.integers(0, 256, (batch, size, size, 3), np.uint8)
+            mels = random.uniform(-4, 4, (batch, 80, 16)).astype(np.float32)
+            steps[way, precision, batch] = functools.partial(engine.generate, faces, mels)
+    for (way, precision, batch), seconds in call_seconds(steps, args.repeats, "batches").items():
+        row = {"way": way, "precision": precision, "batch": batch, "ms_per_batch": 1000 * seconds}
+        row["frames_per_second"] = batch / seconds
+        row["tflops"] = operations * batch / seconds / 1e12
+        row["share_of_matmul"] = operations * batch / seconds / peaks[precision]
+        rows.append(row)
+    title = f"generator alone, {operations / 1e9:.2f} GFLOP a frame, on {device}"
+    print_report(title, facts, rows, COLUMNS)
+    reached = ", ".join(f"{name} {flops / 1e12:.3g}" for name, flops in peaks.items())
     print(
         f"Bytes to bytes, transfers included. A large matrix product reaches, TFLOP/s: {reached}. "
         "TFLOP/s of a way: frames/s times the network's operations."
@@ -97,33 +92,6 @@ def matmul_flops(device, dtype, repeats: int) -> float:
         return 2 * side**3 / call_seconds({"": multiply}, repeats, "matmul")[""]
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def sweep(
-    engines: dict[tuple[str, str], Backend],
-    batches: Sequence[int],
-    operations: int,
-    peaks: dict[str, float],
-    repeats: int,
-) -> list[dict]:
-    """A row for each engine (way, precision) and batch size, on noise: time does not depend on
-    what the faces and mel windows hold.
-    """
-    random, steps = np.random.default_rng(0), {}
-    for batch in batches:
-        for (way, precision), engine in engines.items():
-            size = engine.img_size
-            faces = random.integers(0, 256, (batch, size, size, 3), np.uint8)
-            mels = random.uniform(-4, 4, (batch, 80, 16)).astype(np.float32)
-            steps[way, precision, batch] = functools.partial(engine.generate, faces, mels)
-    rows = []
-    for (way, precision, batch), seconds in call_seconds(steps, repeats, "batches").items():
-        row = {"way": way, "precision": precision, "batch": batch, "ms_per_batch": 1000 * seconds}
-        row["frames_per_second"] = batch / seconds
-        row["tflops"] = operations * batch / seconds / 1e12
-        row["share_of_matmul"] = operations * batch / seconds / peaks[precision]
-        rows.append(row)
-    return rows
 
 
 def call_seconds(steps: dict[K, Callable[[], object]], repeats: int, what: str) -> dict[K, float]:

@@ -12,9 +12,8 @@ from backends.base import Backend
 from benchmarks.common import (
     best_times,
     circumstances,
-    headline,
-    number,
     positive_float,
+    print_report,
     print_table,
     random_checkpoint,
     require_writable,
@@ -22,12 +21,17 @@ from benchmarks.common import (
     write_talk,
 )
 from benchmarks.engines import BACKENDS, EAGER, make_engines
-from benchmarks.stages import KINDS, Job, measure_stages, print_stages, windows
+from benchmarks.stages import KINDS, Job, measure_stages, stage_table, windows
 from errors import InputError, require_file
 from face_detection import NETWORKS
 from face_detection.arguments import add_weights_arguments, detector_options, weights_files
 from lipsync.options import Options, positive
 
+RUN_COLUMNS = {
+    "file to file": "{backend}, {detector}, {face}", "frames/s": "frames_per_second",
+    "x real time": "times_real_time", "x eager": "speedup", "peak MB": "peak_mb",
+    "growth MB": "growth_mb",
+}  # fmt: skip
 # torch, OpenCV and the detectors are imported inside the functions, so that --help answers at once
 
 
@@ -114,24 +118,19 @@ def speed_benchmark(checkpoint: str, folder: str, args: argparse.Namespace) -> N
     stages = measure_stages(job, lipsyncs, engines, folder, args.repeats)
     runs = measure_runs(job, lipsyncs, engines, folder, args.repeats)
     for run in runs:
-        run |= peak_memory(
-            {
-                **{name: run[name] for name in ("backend", "detector")},
-                "checkpoint": checkpoint,
-                "device": args.device,
-                "detector_options": detector_options(args, run["detector"]),
-                "face": job.face,
-                "audio": job.audio,
-                "static": run["face"] == "still",
-            }
-        )
+        what = (run["backend"], run["detector"], job.face, job.audio, run["face"] == "still")
+        run |= peak_memory(checkpoint, args, *what)
     described = {name: engine.describe() for name, engine in engines.items()}
-    weights = "random weights" if args.checkpoint_path is None else args.checkpoint_path
-    what = f"{job.frames} frames of {os.path.basename(job.face)}, {weights}"
-    print(headline(f"inference, {what}", facts))
-    print_stages(stages)
+    weights = args.checkpoint_path or "random weights"
+    title = f"inference, {job.frames} frames of {os.path.basename(job.face)}, {weights}"
+    print_report(title, facts, *stage_table(stages))
     print()
-    print_runs(runs)
+    print_table(runs, RUN_COLUMNS)
+    print(
+        "x real time: seconds of video made in a second. Peak: a process that does this run and no "
+        "other; growth: of it what came after the packages were loaded. eager: the network called "
+        "as the released program does, in the same pipeline."
+    )
     for name, text in described.items():
         print(f"{name}: {text}")
     settings = {"frames": job.frames, "fps": job.fps, "repeats": args.repeats, "weights": weights}
@@ -162,21 +161,3 @@ def measure_runs(
         row["speedup"] = took[detector, EAGER, kind] / seconds
         rows.append(row)
     return rows
-
-
-def print_runs(runs: list[dict]) -> None:
-    header = ("file to file", "frames/s", "x real time", "x eager", "peak MB", "growth MB")
-    names = ("frames_per_second", "times_real_time", "speedup", "peak_mb", "growth_mb")
-    rows = [
-        (
-            f"{run['backend']}, {run['detector']}, {run['face']}",
-            *(number(run[name]) for name in names),
-        )
-        for run in runs
-    ]
-    print_table(header, rows)
-    print(
-        "x real time: seconds of video made in a second. Peak: a process that does this run and no "
-        "other; growth: of it what came after the packages were loaded. eager: the network called "
-        "as the released program does, in the same pipeline."
-    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backends.base import Backend
-from benchmarks.common import best_times, number, print_table
+from benchmarks.common import best_times
 from errors import InputError
 from lipsync.options import Options
 
@@ -30,10 +30,6 @@ class Job:
     fps: float
     kinds: tuple[str, ...]  # of KINDS; a picture is always still
 
-    def options(self, kind: str) -> Options:
-        """With the first frame alone where the face is to be still."""
-        return Options(static=kind == "still")
-
 
 def windows(audio: str, fps: float) -> list[np.ndarray]:
     """The mel windows of a speech file."""
@@ -49,10 +45,11 @@ def measure_stages(
     """Milliseconds a frame of output for each stage alone, on the same frames: rows of stage, way
     and face.
     """
-    steps: dict[tuple[str, str, str], tuple[Callable, int]] = {}
-    for kind in job.kinds:
-        for (stage, way), step in stage_steps(job, kind, lipsyncs, engines, folder).items():
-            steps[stage, way, kind] = step
+    steps = {
+        (stage, way, kind): step
+        for kind in job.kinds
+        for (stage, way), step in stage_steps(job, kind, lipsyncs, engines, folder).items()
+    }
     for (stage, *_), (step, _) in steps.items():
         if stage == "generate":  # the back ends convert the network when first used
             step()
@@ -73,7 +70,7 @@ def stage_steps(
     from media.read import load_audio
     from media.write import VideoWriter
 
-    opts = job.options(kind)
+    opts = Options(static=kind == "still")  # the first frame alone
     source = next(iter(lipsyncs.values())).find(job.face, opts, job.frames)
     size = next(iter(engines.values())).img_size
     chunks = windows(job.audio, job.fps)[:RELEASED_BATCH]
@@ -111,29 +108,27 @@ def stage_steps(
             for frame in pictures:
                 writer.write(frame)
 
-    looked_at = job.frames if kind == "still" else len(held)
-    return {
+    steps = {
         ("speech", ""): (lambda: windows(job.audio, job.fps), job.frames),
         ("decode", ""): (decode, job.frames),
-        **{
-            ("detect", name): (functools.partial(detect, lipsync.detector), looked_at)
-            for name, lipsync in lipsyncs.items()
-        },
-        **{
-            ("generate", name): (functools.partial(generate, engine), len(faces))
-            for name, engine in engines.items()
-        },
         ("paste", ""): (paste, len(held)),
         ("encode", ""): (encode, len(held)),
     }
+    for name, lipsync in lipsyncs.items():
+        looked_at = job.frames if kind == "still" else len(held)
+        steps["detect", name] = functools.partial(detect, lipsync.detector), looked_at
+    for name, engine in engines.items():
+        steps["generate", name] = functools.partial(generate, engine), len(faces)
+    order = ("speech", "decode", "detect", "generate", "paste", "encode")
+    return {key: steps[key] for key in sorted(steps, key=lambda key: order.index(key[0]))}
 
 
-def print_stages(stages: list[dict]) -> None:
-    """A row a stage, a column a kind of face."""
-    kinds = list(dict.fromkeys(row["face"] for row in stages))
-    cells: dict[str, list[str]] = {}
+def stage_table(stages: list[dict]) -> tuple[list[dict], dict[str, str]]:
+    """For print_table: a row a stage, a column a kind of face."""
+    found: dict[str, dict] = {}
     for row in stages:
-        name = " ".join(filter(None, (row["stage"], row["way"])))
-        cells.setdefault(name, []).append(number(row["ms_per_frame"]))
-    header = ("stage alone", *(f"{kind}, ms a frame" for kind in kinds))
-    print_table(header, [(name, *values) for name, values in cells.items()])
+        name = f"{row['stage']} {row['way']}".strip()
+        found.setdefault(name, {"stage": name})[row["face"]] = row["ms_per_frame"]
+    kinds = dict.fromkeys(row["face"] for row in stages)
+    columns = {"stage alone": "stage", **{f"{kind}, ms a frame": kind for kind in kinds}}
+    return list(found.values()), columns

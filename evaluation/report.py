@@ -28,7 +28,7 @@ from evaluation.quality import QualityMeter
 from evaluation.score_table import ScoreTable
 from face_detection.arguments import add_detector_arguments, detector_options, detector_record
 from lipsync.options import SIDES, positive
-from media.files import file_label
+from media.files import file_label, log_job
 
 # torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
 
@@ -266,6 +266,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--wav2lip_batch_size", type=positive, default=128)
     add("--batch_size", type=positive, default=32, help="of the metrics' networks")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    add("--log_dir", metavar="DIR", help="add a line to DIR/evaluation/eval_results.log")
     # fmt: on
     return parser
 
@@ -293,6 +294,8 @@ def main(args: argparse.Namespace) -> None:
         if not one:
             write_report(reports[-1:], out)
     print(write_report(reports, args.out))
+    if args.log_dir:
+        log_job(args.log_dir, "evaluation/eval_results.log", pairs=len(pairs), report=args.out)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ def enhanced(items: Iterable[tuple], command: str, size: int) -> Iterator[tuple]
     (size, size, 3); a face that is None stays None, and a mask, the fourth channel of some models'
     faces, is only scaled. InputError where the command fails.
     """
+    if not hasattr(os, "killpg"):  # nor can pipes be waited for there
+        raise InputError("--enhance works on Linux and macOS, not on this system")
     with tempfile.TemporaryFile() as complaints:
         try:
             argv = [part.replace("{size}", str(size)) for part in shlex.split(command)]

@@ -22,7 +22,9 @@ from collections.abc import Callable, Iterator
 
 from errors import InputError
 from lipsync.manifest import Job, read_manifest
+from media.files import log_job
 from media.workers import Process, share_out, stop_all
+from models.device import core_count
 
 
 def run_manifest(args: argparse.Namespace, options: dict) -> int:
@@ -46,6 +48,9 @@ def run_manifest(args: argparse.Namespace, options: dict) -> int:
                 failed.append(f"line {job.line}: {job.name}: {result['reason']}")
             else:
                 done += 1
+            if args.log_dir:
+                named = {"face": job.face, "audio": job.audio, "outfile": job.outfile}
+                log_job(args.log_dir, "inference/processing.log", **named, **result)
             told = result.get("reason") or f"{result['frames']} frames, {result['seconds']} s"
             print(f"[{done + len(failed)}/{len(todo)}] {job.name}: {told}", flush=True)
     print(f"done       {done}\nfailed     {len(failed)}\nunchanged  {len(jobs) - len(todo)}")
@@ -112,9 +117,7 @@ def _in_turn(args: argparse.Namespace, jobs: list[Job]) -> Iterator[tuple[Job, d
 def _in_processes(args: argparse.Namespace, jobs: list[Job]) -> Iterator[tuple[Job, dict]]:
     """Each job with its result, as they end. A process that dies costs its job; another follows."""
     count = min(args.workers, len(jobs))
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    share = max(1, cores // max(1, count))
+    share = max(1, core_count() // max(1, count))
     processes = [Process(_start, (args, share), _failed) for _ in range(count)]
     workers = [worker for process in processes for worker in process.workers]
     return share_out(jobs, workers, lambda: stop_all(processes))

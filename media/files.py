@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from typing import IO
 
@@ -58,3 +59,12 @@ def digest(path: str | os.PathLike) -> str:
 def file_label(path: str | os.PathLike) -> str:
     """A file's name and the beginning of its SHA-256, to tell it in a record."""
     return f"{os.path.basename(path)} {digest(require_file(path, 'file'))[:12]}"
+
+
+def log_job(log_dir: str, name: str, **values: object) -> None:
+    """One line at the end of `log_dir`/`name`: the time and what a job was and took."""
+    path = os.path.join(log_dir, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    said = " ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {said}\n")

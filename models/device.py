@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import TYPE_CHECKING
 
 from errors import InputError
@@ -24,3 +26,24 @@ def select_device(name: str) -> torch.device:
             f"--device {name} cannot be used here ({str(error).splitlines()[0]})"
         ) from error
     return device
+
+
+def core_count() -> int:
+    """Processors that this process may use, as far as the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_bytes() -> tuple[int, int]:
+    """What this process holds of the machine's memory, and the most that it has held (where macOS
+    does not tell, again what it holds). Not getrusage: its ru_maxrss also counts the parent's
+    pages, which a child has until its own program is loaded.
+    """
+    import psutil
+
+    info = psutil.Process().memory_info()
+    peak = getattr(info, "peak_wset", info.rss)  # Windows
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="utf-8") as file:
+        peak = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    return info.rss, peak

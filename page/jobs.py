@@ -27,7 +27,6 @@ SHOWN = ("pads", "box", "face_index", "target", "no_face", "nosmooth", "paste", 
 MAX_SIDE = 2160  # px of the shorter side; larger frames are scaled down: few bytes can hold 13000
 ORIGINAL_SIDE = 480  # px, at most, of the shorter side of the original that is shown
 RATE = 16000  # Hz, at which the speech's length is counted
-POLL = 0.2  # seconds until a job that waits for the device looks whether it is still wanted
 # A job can be stopped between two batches; on a CPU larger ones are no faster
 CPU_BATCHES = {"face_det_batch_size": 4, "wav2lip_batch_size": CHUNK}
 
@@ -41,24 +40,23 @@ class _Flags(argparse.ArgumentParser):
         raise InputError(message)
 
 
-def shown_flags() -> dict[str, argparse.Action]:
-    """The flags of inference.py that the page shows: their choices, defaults and help."""
-    parser = _flags()
-    actions = {action.dest: action for action in parser._actions}
-    return {name: actions[name] for name in SHOWN}
-
-
 def _flags() -> _Flags:
     parser = _Flags(add_help=False, allow_abbrev=False)
     add_arguments(parser)
     return parser
 
 
+def shown_flags() -> dict[str, argparse.Action]:
+    """The flags of inference.py that the page shows: their choices, defaults and help."""
+    actions = {action.dest: action for action in _flags()._actions}
+    return {name: actions[name] for name in SHOWN}
+
+
 def parse_options(values: dict[str, object]) -> dict:
     """Keyword arguments of Options from what the page's fields hold: text, or bool of a switch.
 
-    Raises InputError for a field that cannot be read. A field gives its own option and no other,
-    whatever is written into it: --enhance runs a command and is not for visitors.
+    InputError for a field that cannot be read. A field gives its own option and no other, whatever
+    is written into it: --enhance runs a command and is not for visitors.
     """
     parser, options = _flags(), {}
     for name in SHOWN:
@@ -79,7 +77,7 @@ class Job:
     folder: Path
     out: Path
     options: dict
-    uploads: list[str] = field(default_factory=list)  # the page's copies
+    uploads: list[str]  # the page's copies
     face: str = ""
     audio: str = ""
     stop: threading.Event = field(default_factory=threading.Event)
@@ -87,27 +85,24 @@ class Job:
     over: bool = False
 
     def go_on(self) -> None:
-        """Raises Stopped where the job is no longer wanted."""
         if self.stop.is_set():
             raise Stopped
 
 
 class Jobs:
-    """The jobs of all users.
-
-    root: a folder of our own; the page's uploads and results lie in root/served. examples: a folder
-    whose files are never deleted. max_seconds: of a face video and of a speech. user: any name that
-    two users do not share.
+    """The jobs of all users. root: a folder of our own, with the examples, which are never deleted,
+    and in root/served the page's uploads and results. max_seconds: of a face video and of a speech.
+    user: any name that two users do not share.
     """
 
-    def __init__(self, lipsync, root: Path, examples: Path, max_seconds: float) -> None:
+    def __init__(self, lipsync, root: Path, max_seconds: float) -> None:
         self.lipsync, self.max_seconds = lipsync, max_seconds
         self._fixed = CPU_BATCHES if lipsync.device.type == "cpu" else {}
-        self._folders, self._served = root / "jobs", root / "served"
-        self._examples = examples.resolve()
+        self._root = root.resolve()
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
-        self._device = threading.Lock()  # one job at a time, whatever becomes of the page's queue
+        # the page's queue lets one job in at a time; but one that is stopped may not be out yet
+        self._device = threading.Lock()
 
     def claim(self, user: str, face: str | None, audio: str | None, options: dict) -> None:
         """Take over a user's two files and look at them; the results of the last job go.
@@ -120,7 +115,7 @@ class Jobs:
             raise InputError(f"choose {missing}")
         name = uuid.uuid4().hex
         uploads = [path for path in (face, audio) if not self.is_example(path)]
-        job = Job(self._folders / name, self._served / name, options, uploads)
+        job = Job(self._root / "jobs" / name, self._root / "served" / name, options, uploads)
         with self._lock:
             last = self._jobs.get(user)
             if last and not last.over:
@@ -157,7 +152,8 @@ class Jobs:
 
         try:
             result, original = str(job.out / "result_voice.mp4"), str(job.out / "original.mp4")
-            with self._turn(job), self._plainly(job):
+            with self._device, self._plainly(job):
+                job.go_on()
                 options = self._fixed | {"max_short_side": MAX_SIDE} | job.options
                 summary = self.lipsync.run(job.face, job.audio, result, told, **options)
                 rotate = job.options.get("rotate", False)
@@ -182,8 +178,7 @@ class Jobs:
             if job is None or job.over:
                 return False
             job.stop.set()
-            waits = not job.running
-        if waits:
+        if not job.running:
             self._end(job)
         return True
 
@@ -196,7 +191,7 @@ class Jobs:
             _remove(job.out)
 
     def is_example(self, path: str) -> bool:
-        return Path(path).resolve().is_relative_to(self._examples)
+        return Path(path).resolve().is_relative_to(self._root / "examples")
 
     def _take(self, job: Job, path: str, what: str) -> str:
         """The file under the job's own name. Two users who upload one file share the page's copy of
@@ -204,17 +199,17 @@ class Jobs:
         """
         if self.is_example(path):
             return path
-        folder = job.folder / what
+        taken = job.folder / what / Path(path).name
         with self._lock:  # a job that is being deleted takes no more
             job.go_on()
-            folder.mkdir(parents=True)
+            taken.parent.mkdir(parents=True)
             try:
-                os.link(path, folder / Path(path).name)
+                os.link(path, taken)
             except FileNotFoundError as error:
                 raise InputError(
                     f"the {what} is gone, as uploads are when a job has ended: choose it again"
                 ) from error
-        return str(folder / Path(path).name)
+        return str(taken)
 
     def _check(self, job: Job) -> None:
         """InputError unless both files can be opened and are short enough."""
@@ -240,22 +235,10 @@ class Jobs:
         with self._lock:
             _remove(job.folder)
             for path in job.uploads:
-                with contextlib.suppress(FileNotFoundError):
-                    os.remove(path)
+                Path(path).unlink(missing_ok=True)
             job.over = True
             if job.stop.is_set():
                 _remove(job.out)
-
-    @contextlib.contextmanager
-    def _turn(self, job: Job):
-        """The device, this job's alone; Stopped where it is not wanted any more."""
-        while not self._device.acquire(timeout=POLL):
-            job.go_on()
-        try:
-            job.go_on()
-            yield
-        finally:
-            self._device.release()
 
     @contextlib.contextmanager
     def _plainly(self, job: Job):
@@ -264,7 +247,8 @@ class Jobs:
             yield
         except InputError as error:
             line = " ".join(str(error).split())
-            for folder in (job.folder / "face", job.folder / "speech", job.out, self._examples):
+            inputs = (job.folder / "face", job.folder / "speech", self._root / "examples")
+            for folder in (*inputs, job.out):
                 line = line.replace(f"{folder}{os.sep}", "")
             raise InputError(line) from error
 
@@ -279,8 +263,7 @@ def _write_original(
     report: Callable[[str, int, int], None],
 ) -> None:  # fmt: skip
     """The first `count` frames of the face, small and silent, in a form that every browser plays:
-    what is shown beside the result once the upload is gone. report: told ("original", frames
-    written, count) after each.
+    what is shown beside the result once the upload is gone.
     """
     from face_detection.track import face_frames
     from media.read import is_image
@@ -289,8 +272,7 @@ def _write_original(
     image = is_image(face)
     frames = face_frames(face, image, rotate=rotate, max_short_side=ORIGINAL_SIDE)
     frames = itertools.repeat(next(frames)) if image else frames
-    with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(VideoWriter(path, fps))
+    with VideoWriter(path, fps) as writer:
         for frame in itertools.islice(frames, count):
             writer.write(frame)
             report("original", writer.frames, count)

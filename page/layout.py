@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import logging
 import os
-import uuid
-from abc import ABCMeta
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import gradio as gr
 
@@ -23,6 +22,8 @@ video is synthetic wherever you show it; its metadata says so too.
 **Your files.** Uploads are deleted when their job ends; the result when your next job begins, when
 you close this page, or after an hour."""
 STAGES = {"faces": "Searching faces", "lips": "Redrawing", "original": "Copying the original"}
+# of what needs no place in the queue
+QUICK = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 FONTS = ["system-ui", "sans-serif"]  # gradio's own would be fetched
 # Nothing comes from elsewhere: gradio's trimming of videos would fetch a program and is hidden
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
@@ -33,18 +34,7 @@ CSS = """
 #options .form { background: none; display: grid;
   grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); }
 #speech { min-height: 300px; }
-.said { padding: 8px 12px; border-radius: 6px; border-left: 4px solid; }
-.said.good { border-color: #2f855a; background: #2f855a1a; }
-.said.bad { border-color: #c53030; background: #c530301a; }
 """
-
-
-# An Image that hands over the uploaded file as it is: what cannot be read is refused in our
-# words, not in gradio's. Made past gradio's metaclass, which writes a .pyi beside every subclass.
-Photo = ABCMeta.__new__(
-    type(gr.Image), "Photo", (gr.Image,),
-    {"is_template": True, "preprocess": lambda self, upload: upload and upload.path},
-)  # fmt: skip
 
 
 def build_page(jobs: Jobs, examples: dict[str, str], max_mb: int) -> gr.Blocks:
@@ -58,31 +48,27 @@ def build_page(jobs: Jobs, examples: dict[str, str], max_mb: int) -> gr.Blocks:
         with gr.Row():
             go = gr.Button("Redraw the lips", variant="primary", elem_id="go", scale=3)
             stop = gr.Button("Stop", elem_id="stop", scale=1)
-        said = gr.HTML(elem_id="said")
+        said = gr.Markdown(elem_id="said")
         with gr.Row():
             about = {"interactive": False, "height": 360, "buttons": []}
             original = gr.Video(label="Original", elem_id="original", **about)
             result = gr.Video(label="Result", elem_id="result", **about)
         download = gr.DownloadButton("Download the result", interactive=False, elem_id="download")
         gr.Markdown(NOTES)
-        claimed = gr.State()
-        quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         shown = [result, original, download, said]
         claim, work, halt, leave = _handlers(jobs, list(fields))
-        claiming = go.click(
-            claim, [*inputs, *fields.values()], [claimed, *shown],
-            **quick | {"queue": True, "concurrency_limit": None},
-        )  # fmt: skip
-        claiming.then(_still_there, inputs, inputs, **quick)
-        # only a claim changes the state (of an event with queue): a refusal waits for nobody
-        working = claimed.change(
+        looks = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+        claiming = go.click(claim, [*inputs, *fields.values()], shown, **looks)
+        # only what was not refused waits its turn
+        working = claiming.success(
             work, None, shown, concurrency_limit=1, show_progress_on=[result],
             api_visibility="private",
         )  # fmt: skip
-        working.then(_still_there, inputs, inputs, **quick)
-        stop.click(halt, inputs, [said, *inputs], cancels=[working], **quick)
+        for ended in (claiming.failure, working.success, working.failure):
+            ended(_still_there, inputs, inputs, **QUICK)
+        stop.click(halt, inputs, [said, *inputs], cancels=[working], **QUICK)
         page.unload(leave)
-    return page.queue(default_concurrency_limit=1)
+    return page
 
 
 def launch(page: gr.Blocks, host: str, port: int, max_mb: int) -> str:
@@ -102,23 +88,22 @@ def launch(page: gr.Blocks, host: str, port: int, max_mb: int) -> str:
 def _inputs(examples: dict[str, str], max_seconds: float, max_mb: int) -> list:
     """The four ways in: face video, photo, sound, video with sound. One of each pair is filled."""
     limits = f"at most {max_seconds:g} seconds and {max_mb} MB"
+    about = {"height": 300, "buttons": []}
     with gr.Row():
         with gr.Column():
             gr.Markdown(f"### Face\nA video or a photo of one person, {limits}.")
             with gr.Tabs() as faces:
                 with gr.Tab("Video", id="video"):
                     video = gr.Video(
-                        label="Face video",
-                        sources=["upload"],
-                        height=300,
-                        buttons=[],
-                        elem_id="face_video",
+                        label="Face video", sources=["upload"], elem_id="face_video", **about
                     )
                 with gr.Tab("Photo or camera", id="photo"):
-                    photo = Photo(
-                        label="Photo", sources=["upload", "webcam"], type="filepath", height=300,
-                        image_mode=None, buttons=[], elem_id="face_photo",
+                    photo = gr.Image(
+                        label="Photo", sources=["upload", "webcam"], type="filepath",
+                        image_mode=None, elem_id="face_photo", **about,
                     )  # fmt: skip
+                    # the file as it is: what cannot be read is refused in our words
+                    photo.preprocess = lambda upload: upload and upload.path
             with gr.Row():
                 face_example = gr.Button("Example video", size="sm", elem_id="example_video")
                 photo_example = gr.Button("Example photo", size="sm", elem_id="example_photo")
@@ -132,20 +117,18 @@ def _inputs(examples: dict[str, str], max_seconds: float, max_mb: int) -> list:
                     )  # fmt: skip
                 with gr.Tab("Sound of a video", id="clip"):
                     clip = gr.Video(
-                        label="Video with speech", sources=["upload"], height=300,
-                        buttons=[], elem_id="speech_video",
+                        label="Video with speech", sources=["upload"], elem_id="speech_video",
+                        **about,
                     )  # fmt: skip
-            with gr.Row():
-                voice_example = gr.Button("Example voice", size="sm", elem_id="example_voice")
+            voice_example = gr.Button("Example voice", size="sm", elem_id="example_voice")
     for one, other in ((video, photo), (photo, video), (sound, clip), (clip, sound)):
         one.input(None, None, other, js="() => null", api_visibility="private")
-    quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     for button, path, one, other, tabs, tab in (
         (face_example, "face", video, photo, faces, "video"),
         (photo_example, "photo", photo, video, faces, "photo"),
         (voice_example, "voice", sound, clip, speeches, "sound"),
     ):
-        button.click(_give(examples[path], tab), None, [one, other, tabs], **quick)
+        button.click(_give(examples[path], tab), None, [one, other, tabs], **QUICK)
     return [video, photo, sound, clip]
 
 
@@ -173,36 +156,28 @@ def _option_fields() -> dict[str, gr.components.Component]:
 
 
 def _handlers(jobs: Jobs, names: list[str]) -> tuple[Callable, ...]:
-    """What the buttons do. The first two tell results, original, download and a line to be read."""
+    """What the buttons do. The first two give result, original, download and a line about them."""
 
     def claim(request: gr.Request, video, photo, sound, clip, *values):
-        try:
+        with _told():
             options = parse_options(dict(zip(names, values, strict=True)))
             jobs.claim(request.session_hash, video or photo, sound or clip, options)
-        except Stopped:
-            return gr.skip(), *_nothing("Stopped.")
-        except Exception as error:  # the server's edge: one user's fault ends no other's job
-            return gr.skip(), *_nothing(_words(error))
-        return uuid.uuid4().hex, *_nothing()
+        return None, None, gr.DownloadButton(value=None, interactive=False), ""
 
     def work(request: gr.Request, progress=gr.Progress()):  # noqa: B008  (gradio's way)
         def tell(stage: str, done: int, total: int) -> None:
             progress(done / total, desc=f"{STAGES[stage]}: {done} of {total} frames")
 
         progress(0, desc="Beginning")
-        try:
+        with _told():
             result, original, note = jobs.run(request.session_hash, tell)
-        except Stopped:
-            return _nothing("Stopped.")
-        except Exception as error:  # as above
-            return _nothing(_words(error))
-        return result, original, gr.DownloadButton(value=result, interactive=True), _line(note)
+        return result, original, gr.DownloadButton(value=result, interactive=True), note
 
     def halt(request: gr.Request, *paths: str | None) -> list:
         if not jobs.stop(request.session_hash):
             return [gr.skip()] * (1 + len(paths))
         kept = [gr.skip() if path and jobs.is_example(path) else None for path in paths]
-        return [_line("Stopped.", bad=True), *kept]
+        return ["Stopped.", *kept]
 
     def leave(request: gr.Request) -> None:
         jobs.leave(request.session_hash)
@@ -215,19 +190,19 @@ def _still_there(*paths: str | None) -> list:
     return [gr.skip() if path and os.path.exists(path) else None for path in paths]
 
 
-def _words(error: Exception) -> str:
-    """What the user reads of it; what is not the user's fault is logged."""
-    if isinstance(error, InputError):
-        return str(error)
-    logging.getLogger("app").error("a job failed", exc_info=error)
-    return FAULT
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """A fault ends in one line for its user, and no other's job; what is ours is logged too."""
+    try:
+        yield
+    except Stopped as error:
+        raise _line("Stopped.") from error
+    except InputError as error:
+        raise _line(str(error)) from error
+    except Exception as error:
+        logging.getLogger("app").error("a job failed", exc_info=error)
+        raise _line(FAULT) from error
 
 
-def _nothing(line: str = "") -> tuple:
-    """No result, no original, no download, and why."""
-    return None, None, gr.DownloadButton(value=None, interactive=False), _line(line, bad=True)
-
-
-def _line(text: str, bad: bool = False) -> str:
-    kind = "bad" if bad else "good"
-    return f'<div class="said {kind}" role="status">{html.escape(text)}</div>' if text else ""
+def _line(text: str) -> gr.Error:
+    return gr.Error(html.escape(text), duration=None, print_exception=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from errors import InputError
 from media.files import replacing
+from models.device import core_count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,7 +156,7 @@ def write_corpus(
         for speaker in range(speakers)
         for clip in range(1, clips_per_speaker + 1)
     ]
-    workers = min(workers or len(os.sched_getaffinity(0)), len(jobs))
+    workers = min(workers or core_count(), len(jobs))
     bar = tqdm(total=len(jobs), desc="clips", unit="clip", disable=None)
     written = 0
     with bar:

@@ -29,7 +29,11 @@ def run(*argv):
 def test_speed_of_every_stage_and_of_the_whole(
     weights, synthetic_root, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(benchmark_memory, "peak_memory", benchmark_memory.run_job)
+    def here(checkpoint, args, backend, detector, *rest):
+        made = (checkpoint, args.device, detector, {})
+        return benchmark_memory.run_job(made, backend, *rest)
+
+    monkeypatch.setattr(benchmark_memory, "peak_memory", here)
     video, report = next(synthetic_root.glob("mvlrs_v1/main/*/*.mp4")), tmp_path / "report.json"
     run("inference", "--face", video, "--audio", video, "--checkpoint_path", weights,
         "--seconds", 0.4, "--backends", "torch", "--repeats", 1, "--device", "cpu",
@@ -131,12 +135,14 @@ def test_bad_settings(argv, word):
 
 
 @pytest.mark.parametrize(
-    "argv", [["--seconds", "0"], ["--batches", "0"], ["--backends", "x"],
-             ["--memory_minutes", "-1"], ["--batches", "1", "--memory_minutes", "1"]],
+    "argv", [["inference", "--seconds", "0"], ["inference", "--batches", "0"],
+             ["inference", "--backends", "x"], ["inference", "--memory_minutes", "-1"],
+             ["inference", "--batches", "1", "--memory_minutes", "1"],
+             ["data", "--seconds", "0"], ["data", "--workers", "0"], ["data", "--clips", "0"]],
 )  # fmt: skip
 def test_bad_arguments(argv, capsys):
     with pytest.raises(SystemExit) as end:
-        benchmark.get_args_parser().parse_args(["inference", *argv])
+        benchmark.get_args_parser().parse_args(argv)
     assert end.value.code == 2 and "error:" in capsys.readouterr().err
 
 

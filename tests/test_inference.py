@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 
 import av
@@ -230,11 +231,13 @@ def cli(weights, *argv, face=FACE, audio=SPEECH, out="o.mp4", cwd):
 
 def test_command_line_makes_a_video_with_odd_names(weights, tmp_path):
     face = shutil.copy(FACE, tmp_path / "my face ü 測試 (1).mkv")
-    result = cli(weights, "--box", 30, 170, 40, 150, face=face,
+    result = cli(weights, "--box", 30, 170, 40, 150, "--log_dir", "logs", face=face,
                  out="new folder/result é.mp4", cwd=tmp_path)  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert probe(tmp_path / "new folder/result é.mp4").has_audio
     assert "frames at 25 fps" in result.stdout
+    (line,) = (tmp_path / "logs/inference/processing.log").read_text().splitlines()
+    assert re.search(r"^[\d-]+ [\d:]+ face=.* frames=\d+ seconds_faces=[\d.]+ seconds_lips=", line)
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(weights, tmp_path):

@@ -80,7 +80,9 @@ def three_jobs(folder):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_job_that_fails_does_not_stop_the_others(weights, folder, capsys, workers):
     path = three_jobs(folder)
-    assert run(weights, path, "--workers", workers) == 1
+    assert run(weights, path, "--workers", workers, "--log_dir", folder / "logs") == 1
+    lines = (folder / "logs/inference/processing.log").read_text().splitlines()
+    assert sum(' status="done" frames=' in line for line in lines) == 2 and len(lines) == 3
     said = capsys.readouterr()
     assert counts(said.out) == {"done": 2, "failed": 1, "unchanged": 0}
     assert "line 3: out/2.mkv: audio not found" in said.err

@@ -74,7 +74,7 @@ APPENDED = {
 REPLACED = {"--nproc_per_node=4": "--nproc_per_node=2"}
 # torchrun's, an example's, argparse's, pip's
 EXTERNAL = {"--nproc_per_node", "--size", "--help", "--no"}
-PLACEHOLDERS = {"x.yaml"}
+PLACEHOLDERS = {"x.yaml", "my.yaml"}
 WRITTEN = {"report.md", "hparams.yaml"}  # by the scripts
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 

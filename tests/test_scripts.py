@@ -1,13 +1,15 @@
 import argparse
 import importlib
+import re
 import subprocess
 import sys
 
 import pytest
 from conftest import REPOSITORY
 
-from errors import InputError, run_cli
+from errors import InputError, run_cli, with_config
 from face_detection.arguments import WEIGHTS
+from hparams import load_training_hparams
 
 SCRIPTS = sorted(
     str(path.relative_to(REPOSITORY))
@@ -111,3 +113,65 @@ def test_docstrings_open_with_a_command():
     for script in SCRIPTS:
         text = (REPOSITORY / script).read_text()
         assert "    python" in text.split('"""')[1], script
+
+
+def parsed(module, path, *argv):
+    parser = importlib.import_module(module).get_args_parser()
+    if "--config" not in parser._option_string_actions:  # as run_cli adds it
+        parser.add_argument("--config")
+    return parser.parse_args(with_config(parser, ["--config", str(path), *argv]))
+
+
+def test_options_may_stand_in_a_file_and_the_command_line_wins(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("face: my face.mp4\nimage: me.jpg\npads: [0, 20, 0, 0]\nnosmooth: true\n"
+                    "static: true\nrotate: false\nsilence_gate: -45\nbox: [1, 2, 3, 4]\n"
+                    "no_face:\n")  # fmt: skip
+    args = parsed("inference", path, "--pads", "1", "2", "3", "4", "--audio", "a.wav")
+    assert (args.face, args.audio, args.pads) == ("me.jpg", "a.wav", [1, 2, 3, 4])
+    assert (args.nosmooth, args.static, args.rotate) == (True, True, False)
+    assert (args.silence_gate, args.box, args.no_face) == (-45, [1, 2, 3, 4], "pass")
+    path.write_text("runs: x\n")
+    with pytest.raises(InputError):  # a positional argument is no option
+        parsed("evaluation.curves", path)
+
+
+def test_a_training_s_file_holds_options_and_hyper_parameters(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data_root: clips\ncheckpoint_dir: c\nbatch_size: 3\namp: float16\n"
+                    "hparams: [seed=4, width=0.5]\n")  # fmt: skip
+    args = parsed("color_syncnet_train", path, "--hparams", "seed=5")
+    hp = load_training_hparams(args)
+    assert (args.data_root, args.checkpoint_dir) == ("clips", "c")
+    assert (hp.batch_size, hp.amp, hp.width, hp.seed) == (3, "float16", 0.5, 5)
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "words"),
+    [("inference", "padz: 1", "'padz'; the nearest is 'pad'"), ("inference", "nosmooth: 3", "3"),
+     ("inference", "fps: [1, 2]", "fps takes one value"), ("inference", "- 1", "a list"),
+     ("wav2lip_train", "data_rot: x", "'data_root'"), ("wav2lip_train", "batch_siz: 1", "'batch"),
+     ("evaluation.report", "config: x", "unknown option"), ("inference", "a: [", "is not YAML")],
+)  # fmt: skip
+def test_what_a_file_of_options_may_not_hold(module, line, words, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(line)
+    with pytest.raises(InputError, match=re.escape(words)):
+        parsed(module, path)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "argv"),
+    [("inference", "inference", []),
+     ("evaluation.report", "evaluation", ["--filelist", "f", "--data_root", "d"])],
+)  # fmt: skip
+def test_the_commented_configs_hold_the_defaults(module, name, argv, tmp_path):
+    text = (REPOSITORY / f"configs/{name}.yaml").read_text()
+    _, _, options = text.partition("\n\n")
+    path = tmp_path / "all.yaml"
+    path.write_text(re.sub("^# (?=[a-z0-9_]+:)", "", options, flags=re.MULTILINE))
+    found = vars(parsed(module, path, *argv))
+    expected = vars(importlib.import_module(module).get_args_parser().parse_args(argv))
+    assert found == expected | {"config": str(path)}
+    listed = {line.partition(":")[0] for line in path.read_text().splitlines()}
+    assert expected.keys() <= listed

@@ -184,6 +184,10 @@ def test_run_logs_saves_and_resumes_as_if_never_stopped(
     assert any(line["split"] == "val" for line in metrics(log))
     for file in ("train.log", "hparams.yaml", "curves.png"):
         assert (log / file).stat().st_size
+    for folder, begins in ((log, "begins at step 0"), (tmp_path / "b/runs/ckpt", "from step 2")):
+        told = (folder / "train.log").read_text()
+        for words in ("train: 4 clips, 0 left out", " parameters on cpu", begins, "step 3 train: "):
+            assert words in told
     assert any((log / "tensorboard").iterdir())
     assert any(log.glob("samples_step*.png")) != script.startswith("color")
 
@@ -283,6 +287,17 @@ def test_perceptual_loss_is_that_of_the_processes_which_have_windows(monkeypatch
     disc.perceptual_forward = lambda frames: torch.tensor(3.0)
     scores, _ = hq_wav2lip_train.validate(None, disc, None, [], None, Precision())
     assert scores == {"l1": 0.5, "perceptual": 3.0}
+
+
+def test_only_the_first_process_looks_at_lips(monkeypatch):
+    asked = []
+    monkeypatch.setattr("training.lip_check.LipCheck", lambda *data: asked.append(data))
+    monkeypatch.setattr("training.loop.train_loop", lambda *_: None)
+    run = SimpleNamespace(hp=HParams(), state={}, val_set=None, device=None)
+    for rank in (1, 0):
+        monkeypatch.setattr("training.distributed.rank", lambda rank=rank: rank)
+        wav2lip_train.train_generator(run, None, None, 0.1)
+        assert len(asked) == (rank == 0)
 
 
 @pytest.mark.parametrize("main", [True, False])

@@ -26,6 +26,9 @@ def run_python(argv: list[str], cwd: Path, timeout: float) -> subprocess.Complet
     """What `python *argv` in the folder `cwd` gives: exit code, output and error as text. argv: a
     script's path or `-m` and a module, then arguments. Raises subprocess.TimeoutExpired.
     """
+    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
+        command = [sys.executable, *argv]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOAD))
     with tempfile.TemporaryDirectory() as logs:

@@ -13,14 +13,13 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from resource import RUSAGE_SELF, getrusage
 
 import torch
 
 from errors import InputError
 from hparams import HParams
+from models.device import memory_bytes
 from training.plateau import LRS2_LEAVES
 from training.steps import create_mask_loss, expert_step, generator_step, quality_step
 
@@ -41,27 +40,14 @@ EXPERT_STEPS = 700_000  # in all, on LRS2, as released
 GENERATOR_STEPS = 100_000
 
 
-@dataclass(frozen=True)
-class StepTime:
-    """Mean seconds of a step with loading, and the share of them in which there was no data."""
-
-    seconds: float
-    wait: float
-
-
 def check_expert(args: argparse.Namespace, hp: HParams) -> dict[str, float]:
     """Check a run of color_syncnet_train.py. Prints what it finds and returns the numbers."""
-    from datasets import SyncNetContrastiveDataset, SyncNetDataset
-    from models import create_model
-    from training.setup import create_adam, place, seed_everything
+    from datasets import SyncNetDataset
+    from training.setup import create_adam, prepare_expert
 
     device, precision = _begin(args, hp)
-    seed_everything(hp.seed)
-    contrastive = hp.syncnet_loss == "contrastive"
-    kind = SyncNetContrastiveDataset if contrastive else SyncNetDataset
-    data = kind(args.data_root, "train", hp, args.filelists)
+    data, model, clips = prepare_expert(args, hp, device)
     SyncNetDataset(args.data_root, "val", hp, args.filelists)  # that the first validation finds it
-    model = place(create_model("SyncNet_color", hp.width, hp.img_size), device, hp)
     optimizer = create_adam(model, max(hp.syncnet_lr, EXPERT_RATE), device)
 
     def step(batch: dict, called=model) -> dict:
@@ -69,11 +55,11 @@ def check_expert(args: argparse.Namespace, hp: HParams) -> dict[str, float]:
         precision.end_step()
         return scalars
 
-    windows = hp.contrastive_windows if contrastive else 1
+    contrastive = hp.syncnet_loss == "contrastive"
     bound = CONTRASTIVE_BOUND if contrastive else EXPERT_BOUND
-    batch = small_batch(data, max(2, EXPERT_SAMPLES // windows), device)
-    report = _overfit(step, batch, "loss", bound)
-    report |= _time(step, model, data, max(1, hp.syncnet_batch_size // windows), device, hp)
+    samples = max(2, EXPERT_SAMPLES // (hp.contrastive_windows if contrastive else 1))
+    report = _overfit(step, small_batch(data, samples, device), "loss", bound)
+    report |= _time(step, model, data, clips, device, hp)
     begin, end = (_hours(steps, report) for steps in LRS2_LEAVES)
     print(
         f"hours: the released recipe leaves ln 2 after {LRS2_LEAVES[0]:,} to {LRS2_LEAVES[1]:,} "
@@ -249,8 +235,10 @@ def time_steps(
     device: torch.device,
     steps: int,
     seconds: float,
-) -> StepTime:
-    """Time `steps` steps on loaded batches, or fewer in `seconds`, after WARM_UP untimed ones."""
+) -> tuple[float, float]:
+    """Mean seconds of a step with loading, and the share of them in which there was no data: of
+    `steps` steps, or of fewer in `seconds`, after WARM_UP untimed ones.
+    """
     from training.setup import to_device
 
     def step() -> float:
@@ -268,7 +256,7 @@ def time_steps(
     while not waits or (len(waits) < steps and time.perf_counter() - start < seconds):
         waits.append(step())
     took = time.perf_counter() - start
-    return StepTime(took / len(waits), sum(waits) / took)
+    return took / len(waits), sum(waits) / took
 
 
 def _time(step: Callable, model, data, batch_size: int, device, hp: HParams) -> dict[str, float]:
@@ -276,21 +264,21 @@ def _time(step: Callable, model, data, batch_size: int, device, hp: HParams) -> 
 
     batches = train_batches(data, batch_size, hp, 0)
     step = partial(step, called=speed_up(model, device, hp))
-    found = time_steps(step, batches, device, TIMED_STEPS, TIMED_SECONDS)
+    seconds, wait = time_steps(step, batches, device, TIMED_STEPS, TIMED_SECONDS)
     batches.close()
-    seconds = found.seconds * hp.accumulation
-    print(f"step: {seconds:.3f} s with loading, {found.wait:.1%} of it waiting for data")
-    if found.wait > MOST_WAIT:
+    seconds *= hp.accumulation
+    print(f"step: {seconds:.3f} s with loading, {wait:.1%} of it waiting for data")
+    if wait > MOST_WAIT:
         print(
             f"more than {MOST_WAIT:.0%}: loading holds it up. More workers help: "
             f"--hparams num_workers=... (now {hp.num_workers})"
         )
     if device.type == "cuda":
         memory, where = torch.cuda.max_memory_allocated(device) / 2**30, "on the GPU"
-    else:  # Linux counts in KiB
-        memory, where = getrusage(RUSAGE_SELF).ru_maxrss / 2**20, "in this process"
+    else:
+        memory, where = memory_bytes()[1] / 2**30, "in this process"
     print(f"memory: {memory:.2f} GiB at most {where}")
-    return {"step_seconds": seconds, "wait": found.wait, "memory_gib": memory}
+    return {"step_seconds": seconds, "wait": wait, "memory_gib": memory}
 
 
 def _hours(steps: int, report: dict[str, float]) -> float:

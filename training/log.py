@@ -40,11 +40,15 @@ class RunLog:
             logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
             return
         self._kept = MemoryHandler(1)  # until it has a target, then it passes on what comes
+        console = logging.StreamHandler(sys.stderr)
+        # a terminal has a bar with the numbers of training; elsewhere they are printed
+        console.setLevel(logging.INFO if sys.stderr.isatty() else logging.DEBUG)
+        logger.setLevel(logging.DEBUG)
         logging.basicConfig(
             level=logging.INFO,
             format="%(asctime)s %(message)s",
             datefmt="%Y-%m-%d %H:%M:%S",
-            handlers=[self._kept, logging.StreamHandler(sys.stderr)],
+            handlers=[self._kept, console],
             force=True,
         )
 
@@ -95,10 +99,9 @@ class RunLog:
             file.write(json.dumps(line) + "\n")
         for name, value in scalars.items():
             self._board.add_scalar(f"{split}/{name}", value, step)
-        if split != "train":
-            logger.info(
-                "step %d %s: %s", step, split, "  ".join(f"{k} {v:.4f}" for k, v in scalars.items())
-            )
+        numbers = "  ".join(f"{name} {value:.4f}" for name, value in scalars.items())
+        level = logging.DEBUG if split == "train" else logging.INFO
+        logger.log(level, "step %d %s: %s", step, split, numbers)
 
     def grid(
         self, step: int, batch: dict[str, torch.Tensor], generated: torch.Tensor, rows: int = 4

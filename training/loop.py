@@ -13,18 +13,18 @@ import torch
 
 from errors import InputError
 from training import distributed
-from training.precision import NonFiniteLoss
+from training.log import RunLog
+from training.precision import Ema, NonFiniteLoss, Precision
 from training.setup import finished, progress, to_device, train_batches
-from training.state import StopSignals
+from training.state import Checkpoints, StopSignals
 
 if TYPE_CHECKING:
+    import argparse
+
     from torch import nn
 
     from datasets import WindowDataset
     from hparams import HParams
-    from training.log import RunLog
-    from training.precision import Ema, Precision
-    from training.state import Checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,25 @@ class Run:
     state: dict  # see Checkpoints.resume
     ema: Ema | None = None
 
+    @property
+    def judged(self) -> nn.Module:
+        """What is validated: the moving average where there is one."""
+        return self.ema.model if self.ema else self.model
+
+
+def open_run(
+    args: argparse.Namespace, hp: HParams, device: torch.device, sets: tuple, parts: dict
+) -> Run:
+    """A run, resumed where there is something to resume. sets: for training and validation.
+    parts: as of Checkpoints.
+    """
+    log, precision, model = RunLog(args, hp), Precision(hp, device), parts[""][0]
+    ema = Ema(model, hp.ema) if hp.ema else None
+    checkpoints = Checkpoints(args.checkpoint_dir, hp, parts, precision, ema)
+    starts = {prefix: getattr(args, f"{prefix}checkpoint_path") for prefix in parts}
+    state = checkpoints.resume(starts)
+    return Run(hp, device, *sets, model, precision, log, checkpoints, state, ema)
+
 
 def train_loop(
     run: Run,
@@ -62,6 +81,7 @@ def train_loop(
     """
     hp, state = run.hp, run.state
     run.log.begin()
+    _introduce(run)
     per_step = batch_size * hp.accumulation * distributed.world_size()
     if state["samples"] < 0:  # a released checkpoint does not say
         state["samples"] = state["global_step"] * per_step
@@ -89,6 +109,18 @@ def train_loop(
     if saved != state["global_step"]:
         run.checkpoints.save(state)
     run.log.close()
+
+
+def _introduce(run: Run) -> None:
+    """Says what the run is made of and where it begins, long before its first numbers."""
+    for data in (run.train_set, run.val_set):
+        left_out = sum(data.unusable.values())
+        logger.info("%s: %d clips, %d left out", data.split, len(data), left_out)
+    size = sum(parameter.numel() for parameter in run.model.parameters())
+    step, name = run.state["global_step"], type(run.model).__name__
+    processes = f", {distributed.world_size()} processes" * (distributed.world_size() > 1)
+    logger.info("%s of %s parameters on %s%s", name, f"{size:,}", run.device, processes)
+    logger.info("goes on from step %d" if step else "begins at step %d", step)
 
 
 def _take_step(run: Run, step: int, step_fn: Callable, batches: Iterator[dict]) -> dict:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from datasets import Wav2LipDataset, assemble
+from datasets import SyncNetContrastiveDataset, SyncNetDataset, Wav2LipDataset, assemble
 from errors import InputError
 from hparams import HParams
 from models.device import select_device
@@ -215,6 +215,21 @@ def create_optimizers(model, disc, hp: HParams, device) -> tuple:
         create_adam(model, hp.initial_learning_rate, device, betas),
         create_adam(disc, hp.disc_initial_learning_rate, device, betas),
     )
+
+
+def prepare_expert(args: argparse.Namespace, hp: HParams, device) -> tuple:
+    """What the expert's training begins with: its training set, a fresh expert, and how many clips
+    make a batch.
+    """
+    from models import create_model
+
+    seed_everything(hp.seed)
+    contrastive = hp.syncnet_loss == "contrastive"
+    kind = SyncNetContrastiveDataset if contrastive else SyncNetDataset
+    train_set = kind(args.data_root, "train", hp, args.filelists)
+    model = place(create_model("SyncNet_color", hp.width, hp.img_size), device, hp)
+    windows = hp.contrastive_windows if contrastive else 1
+    return train_set, model, max(1, hp.syncnet_batch_size // windows)
 
 
 def prepare_generator(args: argparse.Namespace, hp: HParams, device) -> tuple:

@@ -37,17 +37,11 @@ def expert_step(batch: dict, model, optimizer, hp: HParams | None = None, precis
 
 
 def generator_step(
-    batch: dict,
-    model,
-    expert,
-    optimizer,
-    syncnet_wt: float,
-    precision=None,
-    mask_loss=None,
-    mouth_wt: float = 0.0,
-) -> tuple[dict, object]:
+    batch: dict, model, expert, optimizer, syncnet_wt: float, precision=None, mask_loss=None,
+    mouth_wt: float = 0.0, disc=None, disc_wt: float = 0.0,
+) -> tuple[dict, object]:  # fmt: skip
     """One update. Returns scalars l1, sync, total, l1_mouth, grad_norm, with mask_loss also mask,
-    and the frames (B, 3, T, H, W).
+    with a discriminator perceptual, and the frames (B, 3, T, H, W).
     """
     from torch.nn.functional import l1_loss
 
@@ -61,13 +55,14 @@ def generator_step(
         with precision.autocast():
             generated, masked = generate(batch, model, mask_loss)
             sync = generator_sync_loss(expert, batch["mel"], generated, syncnet_wt)
+            judged = {"perceptual": disc.perceptual_forward(generated)} if disc else {}
         generated = precision.full(generated)
         l1 = l1_loss(generated, batch["y"])
         l1_mouth = mouth_l1(generated, batch["y"])
-        total = syncnet_wt * sync + (1 - syncnet_wt) * l1 + sum(masked.values())
-        total = total + mouth_wt * l1_mouth
+        total = syncnet_wt * sync + sum(disc_wt * loss for loss in judged.values())
+        total = total + (1 - syncnet_wt - disc_wt) * l1 + sum(masked.values()) + mouth_wt * l1_mouth
         precision.backward(total)
-    scalars = {"l1": l1, "sync": sync, "total": total, "l1_mouth": l1_mouth}
+    scalars = {"l1": l1, "sync": sync, "total": total, "l1_mouth": l1_mouth} | judged
     return scalars | masked | precision.update(optimizer, model), generated
 
 
@@ -92,35 +87,22 @@ def quality_step(
     batch: dict, model, disc, expert, optimizer, disc_optimizer, syncnet_wt: float, disc_wt: float,
     precision=None, called_disc=None, mask_loss=None, mouth_wt: float = 0.0,
 ) -> tuple[dict, object]:  # fmt: skip
-    """One update of both networks. Returns the scalars l1, sync, perceptual, disc_real, disc_fake,
-    total, l1_mouth, grad_norm, with mask_loss also mask, and the generated frames (B, 3, T, H, W).
+    """One update of both networks. Returns generator_step's scalars with disc_real and disc_fake,
+    and the generated frames (B, 3, T, H, W).
 
     called_disc: the discriminator as its own update calls it (speed_up), by default `disc`.
     """
-    from torch.nn.functional import l1_loss
-
-    from models.syncnet import generator_sync_loss
-    from models.wav2lip import mouth_l1, probability_loss
+    from models.wav2lip import probability_loss
     from training.precision import Precision
 
     precision, called_disc = precision or Precision(), called_disc or disc
-    model.train()
     disc.train()
 
     # Generator
     disc.requires_grad_(False)
-    with precision.no_sync(model):
-        with precision.autocast():
-            generated, masked = generate(batch, model, mask_loss)
-            sync = generator_sync_loss(expert, batch["mel"], generated, syncnet_wt)
-            perceptual = disc.perceptual_forward(generated)
-        generated = precision.full(generated)
-        l1 = l1_loss(generated, batch["y"])
-        total = syncnet_wt * sync + disc_wt * perceptual + (1 - syncnet_wt - disc_wt) * l1
-        l1_mouth = mouth_l1(generated, batch["y"])
-        total = total + sum(masked.values()) + mouth_wt * l1_mouth
-        precision.backward(total)
-    norm = precision.update(optimizer, model)
+    scalars, generated = generator_step(
+        batch, model, expert, optimizer, syncnet_wt, precision, mask_loss, mouth_wt, disc, disc_wt
+    )
 
     # Discriminator
     disc.requires_grad_(True)
@@ -132,14 +114,4 @@ def quality_step(
             disc_fake = probability_loss(called_disc(generated.detach()), 0.0)
         precision.backward(disc_fake)
     precision.update(disc_optimizer, disc)
-    return {
-        "l1": l1,
-        "sync": sync,
-        "perceptual": perceptual,
-        "disc_real": disc_real,
-        "disc_fake": disc_fake,
-        "total": total,
-        "l1_mouth": l1_mouth,
-        **masked,
-        **norm,
-    }, generated
+    return {**scalars, "disc_real": disc_real, "disc_fake": disc_fake}, generated
