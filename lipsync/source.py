@@ -123,7 +123,8 @@ class FaceSource:
 
 def source_fps(face: str, opts: Options) -> float:
     """Frames a second of the output: the video's own, or what the options say."""
-    from media.read import is_image, probe
+    from media.picture import is_image
+    from media.read import probe
 
     if not is_image(face):
         return opts.video_fps or probe(face).fps
@@ -147,7 +148,7 @@ def find_source(
     each; what it raises ends the search. Raises NoFace where no frame has one, or where
     `opts.no_face` is "error" and some frame has none; InputError for files that cannot be used.
     """
-    from media.read import is_image
+    from media.picture import is_image
 
     image = is_image(face)
     still = image or opts.static

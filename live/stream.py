@@ -39,7 +39,8 @@ class LipSyncStream:
         **options,
     ) -> None:
         from lipsync.source import source_fps
-        from media.read import count_frames, is_image
+        from media.picture import is_image
+        from media.read import count_frames
         from media.streams import ahead
 
         opts = live_options(options)

@@ -21,7 +21,8 @@ from input_cases import AUDIOS, BOX, FACES, HARD, SECONDS, UNMENDED, tones, vide
 from audio import save_wav
 from errors import InputError
 from lipsync.engine import LipSync
-from media.read import audio_format, is_image, iter_audio, iter_frames, probe
+from media.picture import is_image
+from media.read import audio_format, iter_audio, iter_frames, probe
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from errors import InputError
-from media import read
+from media import picture, read
 from media.write import VideoWriter
 
 
@@ -240,10 +240,10 @@ def test_audio_that_is_not_finite(tmp_path, tone):
 def test_pictures_are_told_by_content(tmp_path, frames):
     cv2.imwrite(str(tmp_path / "p.png"), frames[0])
     odd_name = (tmp_path / "p.png").rename(tmp_path / "naïve 測試.mp4")
-    assert read.is_image(odd_name)
-    np.testing.assert_array_equal(read.read_image(odd_name), frames[0])
-    assert not read.is_image(write(tmp_path / "v.mkv", frames[:2]))
+    assert picture.is_image(odd_name)
+    np.testing.assert_array_equal(picture.read_image(odd_name), frames[0])
+    assert not picture.is_image(write(tmp_path / "v.mkv", frames[:2]))
     broken = tmp_path / "b.png"
     broken.write_bytes(odd_name.read_bytes()[:60])
     with pytest.raises(InputError, match=r"cannot be decoded.*b\.png"):
-        read.read_image(broken)
+        picture.read_image(broken)
