@@ -70,6 +70,8 @@ class LipSync:
         self.backend = None if int8 else create_backend(model, self.device, backend)
         self._detector = None
         self._detector_name, self._detector_options = detector, detector_options or {}
+        files = (self._detector_options.get(name) for name in ("path", "weights"))
+        self.files = [checkpoint, *files]  # that no output may replace
 
     @property
     def detector(self) -> object:
@@ -117,17 +119,20 @@ class LipSync:
 
         from audio import speech_chunks
         from lipsync.source import source_fps
+        from media.files import keep_inputs
         from media.read import audio_format, iter_audio, load_audio
         from media.write import SYNTHETIC, VideoWriter
 
         opts = Options(**options).resolved()
         require_file(face, "face")
         require_file(audio, "audio")
+        keep_inputs(outfile, face, audio, opts.reference, *self.files)
         fps = source_fps(face, opts)
-        wav = load_audio(audio)
+        shown = os.path.samefile(face, audio)  # else the audio's own picture is not seen
+        wav = load_audio(audio, picture=shown)
         chunks = speech_chunks(wav, fps, opts.faithful, opts.drop_last, opts.silence_gate)
         rate, channels = audio_format(audio)
-        sound = iter_audio(audio, rate, min(2, channels))
+        sound = iter_audio(audio, rate, min(2, channels), picture=shown)
         tail = "keep" if opts.faithful else "match"
         summary = Summary(outfile, fps=fps)
         with contextlib.ExitStack() as stack:

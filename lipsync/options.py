@@ -18,7 +18,7 @@ class Options:
     """Names and defaults are the released flags where it has them."""
 
     static: bool = False  # use the first frame only
-    fps: float = 25.0  # of a still image
+    fps: float | None = None  # of a picture: 25; of a video: its own, at any other it is resampled
     pads: tuple[int, int, int, int] = (0, 10, 0, 0)  # top, bottom, left, right
     face_det_batch_size: int = 16
     wav2lip_batch_size: int = 128
@@ -70,7 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # the released program takes `--static True`
     add("--static", type=boolean, nargs="?", const=True, default=False,
         help="use the first video frame only")
-    add("--fps", type=float, default=25.0, help="frames a second where the face is a picture")
+    add("--fps", type=float,
+        help="frames a second; default 25 for a picture, for a video its own rate")
     add("--resize_factor", type=positive, default=1, help="divide both sides of the video by this")
     add("--crop", nargs=4, type=int, default=[0, -1, 0, -1], metavar=SIDES,
         help="use this part of the frame; -1 = to the edge; after --resize_factor and --rotate")

@@ -277,7 +277,7 @@ def iter_audio(
     is not the one that is shown. Gaps in the track become silence. Of two channels that cancel each
     other in one, the louder is taken.
     """
-    louder = _louder_channel(path, sample_rate) if channels == 1 else None
+    louder = louder_channel(path, sample_rate) if channels == 1 else None
     if louder is not None:
         chunks = _audio(path, sample_rate, 2, picture)
         yield from (chunk[louder : louder + 1] for chunk in chunks)
@@ -285,7 +285,7 @@ def iter_audio(
         yield from _audio(path, sample_rate, channels, picture)
 
 
-def _louder_channel(path: str | os.PathLike, sample_rate: int) -> int | None:
+def louder_channel(path: str | os.PathLike, sample_rate: int) -> int | None:
     """Which of two channels is louder where their mean has lost what they say, else None."""
     if audio_format(path)[1] != 2:
         return None
