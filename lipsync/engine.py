@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,9 @@ from lipsync.options import Options, positive
 
 DEFAULT_DETECTOR = "centerface"  # embedded
 CALIBRATION = 96  # frames that --int8 looks at first
+CLOSEUP = 4  # times as large as what the network draws: worth a word
 BATCH_BYTES = 2**26  # full frames of one batch; about four batches are held in all
+logger = logging.getLogger(__name__)
 Report = Callable[[str, int, int], None]  # stage, frames done, frames in all
 
 
@@ -94,6 +97,13 @@ class LipSync:
         key = {"detector": self._detector_name, **self._detector_options}
         source = find_source(face, opts, count, lambda: self.detector, key, report)
         source.reference = find_reference(source, self.img_size, self._picture_detector)
+        stretch = source.face_size() / self.img_size
+        if stretch >= CLOSEUP:
+            logger.warning(
+                "%s: the face is %.1f times as large as the network's %d pixels and will look "
+                "soft: --resize_factor %d, --enhance or a network of larger faces helps",
+                face, stretch, self.img_size, round(stretch / 2),
+            )  # fmt: skip
         return source
 
     def _picture_detector(self) -> object:
@@ -163,12 +173,14 @@ class LipSync:
         picks: only the frames with these numbers; no other goes through the network. Decoding, the
         network, and what the caller does with the frames run at the same time.
         """
+        from lipsync.colour import ColorMatch
         from lipsync.enhance import enhanced
         from lipsync.mark import draw_mark
         from lipsync.paste import paste_face
         from media.streams import ahead
 
         opts = source.opts
+        colour = ColorMatch() if opts.match_color else None
         if self.backend is None:
             self.quantize(source, chunks)
         with contextlib.ExitStack() as stack:
@@ -186,7 +198,7 @@ class LipSync:
             for batch in stack.enter_context(ahead(made, 1)):
                 for (frame, box), face in batch:
                     if face is not None:
-                        paste_face(frame, face, box, opts.paste, opts.mask)
+                        paste_face(frame, face, box, opts.paste, opts.mask, colour)
                     if opts.mark:
                         draw_mark(frame, opts.mark)
                     yield frame

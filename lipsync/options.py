@@ -41,6 +41,7 @@ class Options:
     # how it looks
     paste: str = "feather"
     mask: str = "face"
+    match_color: bool = False
     silence_gate: float | None = None  # dBFS
     enhance: str | None = None  # a command; see lipsync/enhance.py
     enhance_size: int = 512
@@ -57,7 +58,7 @@ class Options:
             return self
         return replace(
             self, paste="hard", mask="face", no_face="error", det_every=1, cache=False,
-            silence_gate=None, enhance=None, reference="same",
+            silence_gate=None, enhance=None, reference="same", match_color=False,
         )  # fmt: skip
 
 
@@ -104,6 +105,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="edge of the new face; default %(default)s")
     add("--mask", choices=MASKS, default="face",
         help="what is replaced: the whole box, or its lower half; default %(default)s")
+    add("--match_color", action="store_true",
+        help="give the new face the colours that the old one has around the mouth")
     add("--silence_gate", type=float, metavar="DBFS",
         help="the mouth rests where the speech is below this level, e.g. -45")
     add("--enhance", metavar="COMMAND",

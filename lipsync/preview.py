@@ -31,6 +31,7 @@ def write_preview(lipsync, face: str, audio: str, outfile: str, count: int, opti
     opts = Options(**options).resolved()
     keep_inputs(path, face, audio, opts.reference, *lipsync.files)
     require_file(face, "face")
+    require_file(audio, "audio")
     fps = source_fps(face, opts)
     wav = load_audio(audio, picture=os.path.samefile(face, audio))
     chunks = speech_chunks(wav, fps, opts.faithful, opts.drop_last, opts.silence_gate)

@@ -116,6 +116,12 @@ class FaceSource:
         shown = play(order, lambda first: _frames(self.path, self.image, self.opts, first))
         return zip(shown, (self.boxes[index] for index in boxed), strict=True)
 
+    def face_size(self) -> float:
+        """The median length of the boxes' longer sides, in pixels."""
+        return float(
+            np.median([max(x2 - x1, y2 - y1) for x1, y1, x2, y2 in filter(None, self.boxes)])
+        )
+
     def faceless(self, count: int) -> list[tuple[int, int]]:
         """Spans first..last (inclusive) of `count` shown frames that have no box."""
         return faceless_spans([self.boxes[index] for index in self.order(count)])

@@ -24,6 +24,7 @@ from media.streams import POLL
 
 PIECE = 0.02  # seconds of sound that are handed on at once
 BURST = 0.5  # seconds of sound that standard input may deliver ahead of real time
+HEADER_WAIT = 0.5  # seconds for the first bytes of standard input; later ones are plain samples
 WAV = {(1, 8): "u1", (1, 16): "<i2", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}  # tag, bits
 CONTAINER = re.compile(  # how files begin that are no plain samples; the last: MP3 and AAC
     rb"RIF[FX]|RF64|ID3|OggS|fLaC|FORM|\.snd|caff|....ftyp|\x1aE\xdf\xa3|#!AMR|FLV\x01|\0\0\x01\xba"
@@ -78,26 +79,42 @@ def file_pieces(
 
 
 def _standard_input(file: int, sample_rate: int, now: Callable) -> Sound:
-    """Plain 16-bit mono sound, or what a WAV's header says."""
+    """Plain 16-bit mono sound, or what a WAV's header says that comes within HEADER_WAIT."""
 
-    def take(count: int) -> bytes:
-        data = b""
-        while len(data) < count and (more := os.read(file, count - len(data))):
-            data += more
-        return data
+    def begin() -> tuple:
+        """Form of a sample, channels, rate, what has been read, bytes until the end."""
+        head = _take(file, 12)
+        if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE":
+            form, channels, rate, left = _wav_header(file)
+            return form, channels, rate, b"", left
+        if CONTAINER.match(head):
+            raise _no_samples("a file that is compressed or of another format")
+        return "<i2", 1, sample_rate, head, None
 
-    head, form, channels, left = take(12), "<i2", 1, None
-    if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE":
-        form, channels, sample_rate, left = _wav_header(take)
-        head = b""
-    elif CONTAINER.match(head):
-        raise _no_samples("a file that is compressed or of another format")
-    width = np.dtype(form).itemsize * channels
-    read = _reader(file, width * max(1, round(PIECE * sample_rate)), head, left)
-    return Sound(
-        sample_rate, min(2, channels),
-        lambda stop: stdin_pieces(read, sample_rate, stop, now, form, channels),
-    )  # fmt: skip
+    plain = "<i2", 1, sample_rate
+    early = begin() if select.select([file], [], [], HEADER_WAIT)[0] else None
+    _, channels, rate = early[:3] if early else plain
+
+    def pieces(stop: threading.Event) -> Iterator[Piece]:
+        while not early and not select.select([file], [], [], POLL)[0]:
+            if stop.is_set():
+                return
+        form, channels, rate, head, left = early or begin()
+        if not early and (form, channels, rate) != plain:
+            raise _no_samples(f"a WAV of {rate} Hz that began too late to be asked what it is")
+        width = np.dtype(form).itemsize * channels
+        read = _reader(file, width * max(1, round(PIECE * rate)), head, left)
+        yield from stdin_pieces(read, rate, stop, now, form, channels)
+
+    return Sound(rate, min(2, channels), pieces)
+
+
+def _take(file: int, count: int) -> bytes:
+    """So many bytes, fewer where the file ends."""
+    data = b""
+    while len(data) < count and (more := os.read(file, count - len(data))):
+        data += more
+    return data
 
 
 def _no_samples(what: str) -> InputError:
@@ -107,14 +124,14 @@ def _no_samples(what: str) -> InputError:
     )
 
 
-def _wav_header(take: Callable[[int], bytes]) -> tuple[str, int, int, int | None]:
+def _wav_header(file: int) -> tuple[str, int, int, int | None]:
     """Form of a sample, channels, rate, and bytes of sound, None where a stream does not know."""
     form = None
-    while len(head := take(8)) == 8:
+    while len(head := _take(file, 8)) == 8:
         name, size = head[:4], int.from_bytes(head[4:], "little")
         if name == b"data" and form is not None:
             return *form, size if 0 < size < 2**31 - 2**16 else None
-        chunk = take(min(size + size % 2, 2**16))
+        chunk = _take(file, min(size + size % 2, 2**16))
         if name == b"fmt ":
             tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", chunk[:16].ljust(16, b"\0"))
             tag = int.from_bytes(chunk[24:26], "little") if tag == 0xFFFE else tag  # extensible
