@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -22,16 +24,29 @@ if TYPE_CHECKING:
 # Pillow's names. The first of a phone's several pictures (MPO) and of a document's pages is shown.
 MOVING = ("GIF", "WEBP", "PNG", "AVIF")
 STILL = ("JPEG", "MPO", "BMP", "DIB", "TIFF", "JPEG2000", "PPM", "ICO", "HEIF")
+FAULTS = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    TypeError,
+    struct.error,
+)  # Pillow's
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands
 
 
 def is_image(path: str | os.PathLike) -> bool:
     """Whether the content is one still picture."""
+    from PIL import Image
+
     try:
         with _opened(require_file(path, "face")) as picture:
             return not _moves(picture)
-    except (OSError, SyntaxError, ValueError):
+    except FAULTS:
         return False
+    except Image.DecompressionBombError:  # read_image refuses it
+        return True
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -42,14 +57,16 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     try:
         with _opened(path) as picture:
             return _shown(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*FAULTS, Image.DecompressionBombError) as error:
         reason = "no picture" if isinstance(error, Image.UnidentifiedImageError) else error
         raise InputError(f"picture cannot be decoded: {path} ({reason})") from error
 
 
 def moving_picture(path: str | os.PathLike) -> Iterator[av.VideoFrame] | None:
     """The frames of a picture that moves, with their times; None for all other files."""
-    with contextlib.suppress(OSError, SyntaxError, ValueError), _opened(path) as picture:
+    from PIL import Image
+
+    with contextlib.suppress(*FAULTS, Image.DecompressionBombError), _opened(path) as picture:
         if _moves(picture):
             return _frames(path)
     return None
@@ -86,8 +103,8 @@ def _frames(path: str | os.PathLike) -> Iterator[av.VideoFrame]:
     import av
 
     time = 0.0  # milliseconds
-    with contextlib.suppress(OSError, SyntaxError, ValueError), _opened(path) as picture:
-        for number in range(picture.n_frames):
+    with contextlib.suppress(*FAULTS), _opened(path) as picture:
+        for number in itertools.count():  # up to the end, which is an EOFError
             picture.seek(number)
             frame = av.VideoFrame.from_ndarray(_shown(picture), format="bgr24")
             frame.pts, frame.time_base = round(time), Fraction(1, 1000)

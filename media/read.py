@@ -124,7 +124,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         height, width = screen.show(frame).shape[:2]
         if screen.stream is None:
             times = [0.0, *(frame.time for frame in frames)]
-            fps = _paced_fps(path, times, None)
+            fps = _paced_fps(path, times)
             return VideoInfo(width, height, fps, times[-1] + 1 / fps, False)
     with _open(path, "video") as container:
         stream = _track(container, "video", path)
@@ -134,20 +134,20 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         if fps > MAX_STATED_FPS or abs(float(stream.base_rate or 0) - fps) > 0.01 * fps:
             packets = (p for p in container.demux(stream) if p.size)
             times = [p.pts and float(p.pts * p.time_base) for p in packets]
-            fps = _paced_fps(path, times, fps if fps <= MAX_STATED_FPS else None)
+            fps = _paced_fps(path, times, fps)
         return VideoInfo(width, height, fps, float(length), sound)
 
 
-def _paced_fps(path: str | os.PathLike, times: list[float | None], stated: float | None) -> float:
+def _paced_fps(path: str | os.PathLike, times: list[float | None], stated: float = 25.0) -> float:
     """Frames a second of a video with these timestamps. Where the rate varies its mean says little:
     the lips would move in the steps of the slowest part.
     """
     if None in times or len(times) < 2 or max(times) == min(times):
-        return stated or 25.0
+        return stated if stated <= MAX_STATED_FPS else 25.0
     mean = (len(times) - 1) / (max(times) - min(times))
     median = 1 / max(float(np.median(np.diff(sorted(times)))), 1e-3)
     if abs(median - mean) <= 0.1 * mean:
-        return stated or mean
+        return stated if abs(stated - mean) <= 0.1 * mean else mean
     fps = round(float(np.clip(median, *VARIABLE_FPS)), 3)
     tell(f"{path}: its rate varies, {mean:.3g} frames a second in the mean: {fps:.4g} are made")
     return fps

@@ -10,13 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
 from conftest import GOLDEN, INPUT_ROWS, REPOSITORY
-from input_cases import AUDIOS, BOX, FACES, HARD, SECONDS, UNMENDED, tones, video
+from input_cases import AUDIOS, BOX, FACES, HARD, SECONDS, tones, video
+from read_cases import READS
 
 from audio import save_wav
 from errors import InputError
@@ -93,6 +95,23 @@ def test_faces(lipsync, tmp_path, speech, name):
         assert summary.faceless == [(5, 14)]
 
 
+@pytest.mark.parametrize("name", READS)
+def test_reads(tmp_path, name):
+    make, look, expected = READS[name]
+    path = tmp_path / name
+    make(path)
+    if isinstance(expected, str) and expected.startswith("refused: "):
+        with pytest.raises(InputError) as caught:
+            look(path)
+        line = str(caught.value)
+        assert expected.removeprefix("refused: ") in line and "\n" not in line
+        _tell(("read", name), f"refused: {line.replace(str(tmp_path), '')}")
+    else:
+        assert (found := look(path)) == expected
+        _tell(("read", name), f"{getattr(look, '__name__', '')} {found}")
+    assert os.listdir(tmp_path) == [name]
+
+
 @pytest.mark.parametrize("name", AUDIOS)
 def test_audios(lipsync, tmp_path, name):
     make, expected = AUDIOS[name]
@@ -146,6 +165,25 @@ def test_outputs_that_cannot_be_written(lipsync, tmp_path, speech, out, words):
         lipsync.run(face, str(speech), str(tmp_path / out), **BOX)
     assert os.listdir(tmp_path) == ["speech.wav"]
     INPUT_ROWS.append(("output", out, f"refused: {str(caught.value).replace(str(tmp_path), '')}"))
+
+
+@pytest.mark.parametrize("what", ["face", "audio", "checkpoint", "boxes", "reference", "a link"])
+def test_an_output_replaces_no_input(lipsync, tmp_path, speech, monkeypatch, what):
+    given = str(tmp_path / "in.mp4")  # of any content: nothing is read
+    tones(tmp_path / "in.mkv")
+    os.replace(tmp_path / "in.mkv", given)
+    before, out = Path(given).read_bytes(), given
+    monkeypatch.setattr(lipsync, "files", [given] if what in ("checkpoint", "boxes") else [])
+    if what == "a link":
+        out = str(tmp_path / "link.mp4")
+        os.symlink(given, out)
+    face = given if what in ("face", "a link") else str(GOLDEN / "inference" / "face.png")
+    options = {"reference": given} if what == "reference" else {}
+    with pytest.raises(InputError, match="would replace") as caught:
+        lipsync.run(face, given if what == "audio" else str(speech), out, **BOX, **options)
+    assert Path(given).read_bytes() == before
+    line = str(caught.value).replace(str(tmp_path), "")
+    _tell(("output", f"is the {what}"), f"refused: {line}")
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -210,4 +248,4 @@ def test_real_clips(lipsync, corpus, tmp_path, name):
 
 @pytest.mark.corpus
 def test_every_hard_clip_is_in_the_table(corpus):
-    assert {path.name for path in (corpus / "hard").iterdir()} == set(HARD) | UNMENDED
+    assert {path.name for path in (corpus / "hard").iterdir()} == set(HARD)

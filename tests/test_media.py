@@ -116,11 +116,14 @@ def test_rotation_is_honoured(tmp_path):
     assert frame[:6].mean() > 200 > 60 > frame[12:].mean()
 
 
-def patch_matrix(path):
-    """Write a turn of 90 degrees clockwise into the track header of an mp4, as phones do."""
+def patch_matrix(path, turn=(0, 1, -1, 0)):
+    """Write a display matrix (a, b, c, d), x' = ax + cy and y' = bx + dy, into the track header of
+    an mp4, as phones do; 90 degrees clockwise.
+    """
     data = bytearray(path.read_bytes())
     start = data.index(b"tkhd") + 4 + 4 + 20 + 8 + 8  # version and flags, times, reserved, layer
-    matrix = (0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)
+    a, b, c, d = (0x10000 * value for value in turn)
+    matrix = (a, b, 0, c, d, 0, 0, 0, 0x40000000)
     data[start : start + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in matrix)
     path.write_bytes(data)
 
