@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from lipsync.options import Options, positive
 
 DEFAULT_DETECTOR = "centerface"  # embedded
 CALIBRATION = 96  # frames that --int8 looks at first
+SILENT = 1e-3  # -60 dBFS; in a frame that talks the network would follow that frame's own lips
 CLOSEUP = 4  # times as large as what the network draws: worth a word
 BATCH_BYTES = 2**26  # full frames of one batch; about four batches are held in all
 logger = logging.getLogger(__name__)
@@ -140,6 +141,9 @@ class LipSync:
         fps = source_fps(face, opts)
         shown = os.path.samefile(face, audio)  # else the audio's own picture is not seen
         wav = load_audio(audio, picture=shown)
+        if np.abs(wav).max() < SILENT and opts.reference == "same" and not opts.faithful:
+            logger.warning("%s is silent: the lips rest, by --reference rest", audio)
+            opts = replace(opts, reference="rest")
         chunks = speech_chunks(wav, fps, opts.faithful, opts.drop_last, opts.silence_gate)
         rate, channels = audio_format(audio)
         sound = iter_audio(audio, rate, min(2, channels), picture=shown)

@@ -257,7 +257,10 @@ def audio_format(path: str | os.PathLike) -> tuple[int, int]:
     """(sample rate, channels) that a file's audio begins with; InputError where it has none."""
     with _open(path, "audio") as container:
         stream = _audio_stream(container, path)
-        return stream.rate, stream.channels
+        first = next(_decode(container, stream), None)  # the header may be of the last one
+        if first is None:
+            return stream.rate, stream.channels
+        return first.sample_rate, first.layout.nb_channels
 
 
 def _audio_stream(container: InputContainer, path: str | os.PathLike) -> av.AudioStream:
