@@ -26,7 +26,7 @@ from live.output import FORMATS, create_sink
 from live.sound import Inbox, open_sound
 from live.speech import SAMPLE_RATE
 from live.stream import MIN_FPS, LipSyncStream, live_options
-from media.files import write_json
+from media.files import keep_inputs, write_json
 
 __all__ = ["LipSyncStream"]
 
@@ -88,6 +88,7 @@ def main(args: argparse.Namespace) -> None:
     options = options_from(args)
     args.checkpoint_path = generator_path(args.checkpoint_path)
     # before torch and the weights take their time
+    keep_inputs(args.outfile, args.face, args.audio, args.checkpoint_path, args.boxes)
     fps = source_fps(require_file(args.face, "face"), live_options(options))
     if fps < MIN_FPS:
         raise InputError(f"{fps:g} frames a second: live mode needs at least {MIN_FPS}")

@@ -92,7 +92,8 @@ def make_job(args: argparse.Namespace, folder: str) -> Job:
     """The user's face and speech, or a synthetic speaker; speech cut to --seconds."""
     from audio import save_wav
     from lipsync.source import source_fps
-    from media.read import is_image, load_audio
+    from media.picture import is_image
+    from media.read import load_audio
 
     face, audio = (args.face, args.audio) if args.face else write_talk(folder, args.seconds)
     wav = load_audio(audio)[: round(args.seconds * 16000)]

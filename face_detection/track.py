@@ -125,7 +125,8 @@ def face_frames(
     """
     import cv2
 
-    from media.read import iter_frames, probe, read_image
+    from media.picture import read_image
+    from media.read import iter_frames, probe
 
     if image:
         frames = iter([read_image(face)])

@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,7 +26,10 @@ from lipsync.options import Options, positive
 
 DEFAULT_DETECTOR = "centerface"  # embedded
 CALIBRATION = 96  # frames that --int8 looks at first
+SILENT = 1e-3  # -60 dBFS; in a frame that talks the network would follow that frame's own lips
+CLOSEUP = 4  # times as large as what the network draws: worth a word
 BATCH_BYTES = 2**26  # full frames of one batch; about four batches are held in all
+logger = logging.getLogger(__name__)
 Report = Callable[[str, int, int], None]  # stage, frames done, frames in all
 
 
@@ -70,6 +74,8 @@ class LipSync:
         self.backend = None if int8 else create_backend(model, self.device, backend)
         self._detector = None
         self._detector_name, self._detector_options = detector, detector_options or {}
+        files = (self._detector_options.get(name) for name in ("path", "weights"))
+        self.files = [checkpoint, *files]  # that no output may replace
 
     @property
     def detector(self) -> object:
@@ -92,6 +98,13 @@ class LipSync:
         key = {"detector": self._detector_name, **self._detector_options}
         source = find_source(face, opts, count, lambda: self.detector, key, report)
         source.reference = find_reference(source, self.img_size, self._picture_detector)
+        stretch = source.face_size() / self.img_size
+        if stretch >= CLOSEUP:
+            logger.warning(
+                "%s: the face is %.1f times as large as the network's %d pixels and will look "
+                "soft: --resize_factor %d, --enhance or a network of larger faces helps",
+                face, stretch, self.img_size, round(stretch / 2),
+            )  # fmt: skip
         return source
 
     def _picture_detector(self) -> object:
@@ -117,17 +130,23 @@ class LipSync:
 
         from audio import speech_chunks
         from lipsync.source import source_fps
+        from media.files import keep_inputs
         from media.read import audio_format, iter_audio, load_audio
         from media.write import SYNTHETIC, VideoWriter
 
         opts = Options(**options).resolved()
         require_file(face, "face")
         require_file(audio, "audio")
+        keep_inputs(outfile, face, audio, opts.reference, *self.files)
         fps = source_fps(face, opts)
-        wav = load_audio(audio)
+        shown = os.path.samefile(face, audio)  # else the audio's own picture is not seen
+        wav = load_audio(audio, picture=shown)
+        if np.abs(wav).max() < SILENT and opts.reference == "same" and not opts.faithful:
+            logger.warning("%s is silent: the lips rest, by --reference rest", audio)
+            opts = replace(opts, reference="rest")
         chunks = speech_chunks(wav, fps, opts.faithful, opts.drop_last, opts.silence_gate)
         rate, channels = audio_format(audio)
-        sound = iter_audio(audio, rate, min(2, channels))
+        sound = iter_audio(audio, rate, min(2, channels), picture=shown)
         tail = "keep" if opts.faithful else "match"
         summary = Summary(outfile, fps=fps)
         with contextlib.ExitStack() as stack:
@@ -158,12 +177,14 @@ class LipSync:
         picks: only the frames with these numbers; no other goes through the network. Decoding, the
         network, and what the caller does with the frames run at the same time.
         """
+        from lipsync.colour import ColorMatch
         from lipsync.enhance import enhanced
         from lipsync.mark import draw_mark
         from lipsync.paste import paste_face
         from media.streams import ahead
 
         opts = source.opts
+        colour = ColorMatch() if opts.match_color else None
         if self.backend is None:
             self.quantize(source, chunks)
         with contextlib.ExitStack() as stack:
@@ -181,7 +202,7 @@ class LipSync:
             for batch in stack.enter_context(ahead(made, 1)):
                 for (frame, box), face in batch:
                     if face is not None:
-                        paste_face(frame, face, box, opts.paste, opts.mask)
+                        paste_face(frame, face, box, opts.paste, opts.mask, colour)
                     if opts.mark:
                         draw_mark(frame, opts.mark)
                     yield frame

@@ -18,7 +18,7 @@ class Options:
     """Names and defaults are the released flags where it has them."""
 
     static: bool = False  # use the first frame only
-    fps: float = 25.0  # of a still image
+    fps: float | None = None  # of a picture: 25; of a video: its own, at any other it is resampled
     pads: tuple[int, int, int, int] = (0, 10, 0, 0)  # top, bottom, left, right
     face_det_batch_size: int = 16
     wav2lip_batch_size: int = 128
@@ -41,6 +41,7 @@ class Options:
     # how it looks
     paste: str = "feather"
     mask: str = "face"
+    match_color: bool = False
     silence_gate: float | None = None  # dBFS
     enhance: str | None = None  # a command; see lipsync/enhance.py
     enhance_size: int = 512
@@ -57,7 +58,7 @@ class Options:
             return self
         return replace(
             self, paste="hard", mask="face", no_face="error", det_every=1, cache=False,
-            silence_gate=None, enhance=None, reference="same",
+            silence_gate=None, enhance=None, reference="same", match_color=False,
         )  # fmt: skip
 
 
@@ -70,7 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # the released program takes `--static True`
     add("--static", type=boolean, nargs="?", const=True, default=False,
         help="use the first video frame only")
-    add("--fps", type=float, default=25.0, help="frames a second where the face is a picture")
+    add("--fps", type=float,
+        help="frames a second; default 25 for a picture, for a video its own rate")
     add("--resize_factor", type=positive, default=1, help="divide both sides of the video by this")
     add("--crop", nargs=4, type=int, default=[0, -1, 0, -1], metavar=SIDES,
         help="use this part of the frame; -1 = to the edge; after --resize_factor and --rotate")
@@ -103,6 +105,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="edge of the new face; default %(default)s")
     add("--mask", choices=MASKS, default="face",
         help="what is replaced: the whole box, or its lower half; default %(default)s")
+    add("--match_color", action="store_true",
+        help="give the new face the colours that the old one has around the mouth")
     add("--silence_gate", type=float, metavar="DBFS",
         help="the mouth rests where the speech is below this level, e.g. -45")
     add("--enhance", metavar="COMMAND",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from face_detection.track import BoxTuple
+from lipsync.colour import ColorMatch
 from models.feather import feather_mask
 
 PASTES = ("feather", "hard", "poisson")
@@ -18,6 +19,7 @@ def paste_face(
     box: BoxTuple,
     paste: str = "feather",
     mask: str = "face",
+    colour: ColorMatch | None = None,
 ) -> None:
     """Resize `face` (S, S, 3) uint8 BGR to the box and put it into `frame`, in place.
 
@@ -25,14 +27,14 @@ def paste_face(
     takes the face's gradients and the frame's colours (slow: tens of milliseconds a face).
     mask: "lower" leaves the upper half of the box as it was, the model redraws it but need not.
     A face (S, S, 4) brings its model's own mask, 0..255, which takes the place of both. Pixels
-    outside the box never change.
+    outside the box never change. colour: gives the face the colours of the frame.
     """
     import cv2
 
     x1, y1, x2, y2 = box
     height, width = y2 - y1, x2 - x1
-    face = cv2.resize(face, (width, height))
     region = frame[y1:y2, x1:x2]
+    face = cv2.resize(face if colour is None else colour.match(face, region), (width, height))
     if face.shape[2] == 4:
         _blend(region, face[..., :3], np.float32(face[..., 3:]) / 255)
     elif paste == "poisson":

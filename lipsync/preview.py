@@ -9,7 +9,7 @@ import numpy as np
 
 from errors import InputError, require_file
 from lipsync.options import Options
-from media.files import replacing
+from media.files import keep_inputs, replacing
 
 SHEET_WIDTH = 1920  # pixels, at most
 
@@ -28,12 +28,12 @@ def write_preview(lipsync, face: str, audio: str, outfile: str, count: int, opti
     from media.read import load_audio
 
     path = os.path.splitext(outfile)[0] + ".png"
-    if os.path.realpath(path) == os.path.realpath(face):
-        raise InputError(f"the preview {path} would replace the face: choose another --outfile")
     opts = Options(**options).resolved()
+    keep_inputs(path, face, audio, opts.reference, *lipsync.files)
     require_file(face, "face")
+    require_file(audio, "audio")
     fps = source_fps(face, opts)
-    wav = load_audio(audio)
+    wav = load_audio(audio, picture=os.path.samefile(face, audio))
     chunks = speech_chunks(wav, fps, opts.faithful, opts.drop_last, opts.silence_gate)
     source = lipsync.find(face, opts, len(chunks))
     last = len(source.order(len(chunks))) - 1

@@ -45,7 +45,7 @@ def _picture(path: str, opts: Options, detector: Callable[[], object]) -> tuple:
     """A picture and its face's box. What the options say of the video's frames is not for it."""
     from face_detection.track import NoFace
     from lipsync.source import find_source
-    from media.read import is_image
+    from media.picture import is_image
 
     require_file(path, "reference")
     if not is_image(path):

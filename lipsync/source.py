@@ -19,14 +19,18 @@ SEGMENT_BYTES = 2**26  # of frames that are held to be played backwards
 NO_FACE_REMEDY = "give its place with --box top bottom left right, or try another --detector"
 
 
-def schedule(total: int, count: int, pad: str) -> np.ndarray:
+def schedule(total: int, count: int, pad: str, held: float = 0) -> np.ndarray:
     """Which of a video's `total` frames is shown in each of `count` frames of speech: (count,).
 
     pad: what a shorter video does: "loop" starts again (released), "bounce" goes back and forth,
     "hold" keeps its last frame, "stretch" shows its frames longer, evenly, and "trim" ends the
-    output with it. A longer one ends with the speech.
+    output with it. A longer one ends with the speech. held: for less than so many frames, and less
+    than half of it, a video is not started again: its last frame is kept.
     """
     index = np.arange(count)
+    rest = count % total
+    if pad == "loop" and total <= count and 2 * rest < min(2 * held, total):
+        return np.minimum(index, count - rest - 1) % total
     if total >= count:
         return index
     if pad == "loop":
@@ -112,24 +116,38 @@ class FaceSource:
         shown = play(order, lambda first: _frames(self.path, self.image, self.opts, first))
         return zip(shown, (self.boxes[index] for index in boxed), strict=True)
 
+    def face_size(self) -> float:
+        """The median length of the boxes' longer sides, in pixels."""
+        return float(
+            np.median([max(x2 - x1, y2 - y1) for x1, y1, x2, y2 in filter(None, self.boxes)])
+        )
+
     def faceless(self, count: int) -> list[tuple[int, int]]:
         """Spans first..last (inclusive) of `count` shown frames that have no box."""
         return faceless_spans([self.boxes[index] for index in self.order(count)])
 
     def order(self, count: int) -> np.ndarray:
         """The numbers of the source's frames that are shown."""
-        return schedule(len(self.boxes), count, "hold" if self.still else self.opts.pad)
+        held = 0 if self.opts.faithful else self.fps / 2  # a start of less is seen as a flash
+        return schedule(len(self.boxes), count, "hold" if self.still else self.opts.pad, held)
 
 
 def source_fps(face: str, opts: Options) -> float:
     """Frames a second of the output: the video's own, or what the options say."""
-    from media.read import is_image, probe
+    from media.picture import is_image
+    from media.read import probe
 
-    if not is_image(face):
-        return opts.video_fps or probe(face).fps
-    if not 0 < opts.fps < 1000:
+    if opts.fps is not None and not 0 < opts.fps < 1000:
         raise InputError(f"a video cannot have {opts.fps} frames a second")
-    return opts.fps
+    if is_image(face):
+        return opts.fps or 25.0
+    return _resampled(opts).video_fps or probe(face).fps
+
+
+def _resampled(opts: Options) -> Options:
+    """With --fps a video is resampled, which the released program does not."""
+    rate = opts.video_fps or (None if opts.faithful else opts.fps)
+    return dataclasses.replace(opts, video_fps=rate)
 
 
 def find_source(
@@ -147,11 +165,11 @@ def find_source(
     each; what it raises ends the search. Raises NoFace where no frame has one, or where
     `opts.no_face` is "error" and some frame has none; InputError for files that cannot be used.
     """
-    from media.read import is_image
+    from media.picture import is_image
 
     image = is_image(face)
     still = image or opts.static
-    fps = source_fps(face, opts)
+    fps, opts = source_fps(face, opts), _resampled(opts)
     limit = 1 if still else count
     if opts.box is not None:
         boxes = _known_boxes(face, image, opts, limit)
@@ -228,6 +246,14 @@ def _found_boxes(
         fill = 0 if known or opts.no_face == "error" else FILL
         chosen = choose_boxes(found, opts.face_index, opts.target, fill)
     boxes = [None if box is None else padded_box(box, opts.pads, *sizes[0]) for box in chosen]
+    most = max(map(len, found.boxes.values()), default=0)
+    if most and not any(box is not None for box in chosen):
+        raise NoFace(
+            f"there is no --face_index {opts.face_index} in {face}: {most} "
+            f"{'face is' if most == 1 else 'faces are'} seen at once, numbered from 0"
+        )
+    if most and not any(boxes):
+        raise NoFace(f"--pads {' '.join(map(str, opts.pads))} leave nothing of the face in {face}")
     return boxes if opts.nosmooth else _smoothed(boxes, found.cuts)
 
 

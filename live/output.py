@@ -220,7 +220,7 @@ class ContainerSink:
     def frame(self, picture: np.ndarray) -> None:
         import av
 
-        from media.read import SCALE_FLAGS
+        from media.screen import SCALE_FLAGS
 
         height, width = picture.shape[:2]
         self._last, self._skipped = picture, False

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import re
 import select
+import struct
 import sys
 import threading
 import time
@@ -22,6 +24,13 @@ from media.streams import POLL
 
 PIECE = 0.02  # seconds of sound that are handed on at once
 BURST = 0.5  # seconds of sound that standard input may deliver ahead of real time
+HEADER_WAIT = 0.5  # seconds for the first bytes of standard input; later ones are plain samples
+WAV = {(1, 8): "u1", (1, 16): "<i2", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}  # tag, bits
+CONTAINER = re.compile(  # how files begin that are no plain samples; the last: MP3 and AAC
+    rb"RIF[FX]|RF64|ID3|OggS|fLaC|FORM|\.snd|caff|....ftyp|\x1aE\xdf\xa3|#!AMR|FLV\x01|\0\0\x01\xba"
+    rb"|\xff[\xfb\xfa\xf3\xf2\xe3\xe2][\x10-\xef]|\xff[\xf0\xf1\xf8\xf9][\x40-\x7f]",
+    re.DOTALL,
+)
 
 Piece = tuple[float, np.ndarray]
 
@@ -43,12 +52,11 @@ def open_sound(audio: str, sample_rate: int, now: Callable = time.monotonic) -> 
     if audio == "mic":
         return _microphone(sample_rate, now)
     if audio == "-":
-        read = _reader(sys.stdin.fileno(), 2 * max(1, round(PIECE * sample_rate)))
-        return Sound(sample_rate, 1, lambda stop: stdin_pieces(read, sample_rate, stop, now))
-    from media.read import audio_format
+        return _standard_input(sys.stdin.fileno(), sample_rate, now)
+    from media.read import audio_format, louder_channel
 
     rate, channels = audio_format(audio)
-    channels = min(2, channels)
+    channels = 1 if louder_channel(audio, rate) is not None else min(2, channels)
     return Sound(rate, channels, lambda stop: file_pieces(audio, rate, channels, stop, now))
 
 
@@ -59,7 +67,7 @@ def file_pieces(
     from media.read import iter_audio
 
     size, start, count = max(1, round(PIECE * rate)), None, 0
-    for chunk in iter_audio(path, rate, channels):
+    for chunk in iter_audio(path, rate, channels, picture=False):
         start = now() if start is None else start
         for first in range(0, chunk.shape[1], size):
             piece = chunk[:, first : first + size].T
@@ -70,32 +78,109 @@ def file_pieces(
             yield due, piece
 
 
+def _standard_input(file: int, sample_rate: int, now: Callable) -> Sound:
+    """Plain 16-bit mono sound, or what a WAV's header says that comes within HEADER_WAIT."""
+
+    def begin() -> tuple:
+        """Form of a sample, channels, rate, what has been read, bytes until the end."""
+        head = _take(file, 12)
+        if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE":
+            form, channels, rate, left = _wav_header(file)
+            return form, channels, rate, b"", left
+        if CONTAINER.match(head):
+            raise _no_samples("a file that is compressed or of another format")
+        return "<i2", 1, sample_rate, head, None
+
+    plain = "<i2", 1, sample_rate
+    early = begin() if select.select([file], [], [], HEADER_WAIT)[0] else None
+    _, channels, rate = early[:3] if early else plain
+
+    def pieces(stop: threading.Event) -> Iterator[Piece]:
+        while not early and not select.select([file], [], [], POLL)[0]:
+            if stop.is_set():
+                return
+        form, channels, rate, head, left = early or begin()
+        if not early and (form, channels, rate) != plain:
+            raise _no_samples(f"a WAV of {rate} Hz that began too late to be asked what it is")
+        width = np.dtype(form).itemsize * channels
+        read = _reader(file, width * max(1, round(PIECE * rate)), head, left)
+        yield from stdin_pieces(read, rate, stop, now, form, channels)
+
+    return Sound(rate, min(2, channels), pieces)
+
+
+def _take(file: int, count: int) -> bytes:
+    """So many bytes, fewer where the file ends."""
+    data = b""
+    while len(data) < count and (more := os.read(file, count - len(data))):
+        data += more
+    return data
+
+
+def _no_samples(what: str) -> InputError:
+    return InputError(
+        f"standard input is {what}: 16-bit PCM or a plain WAV is expected, as from "
+        "ffmpeg -i FILE -ac 1 -ar 16000 -f wav - | python realtime.py --audio - ..."
+    )
+
+
+def _wav_header(file: int) -> tuple[str, int, int, int | None]:
+    """Form of a sample, channels, rate, and bytes of sound, None where a stream does not know."""
+    form = None
+    while len(head := _take(file, 8)) == 8:
+        name, size = head[:4], int.from_bytes(head[4:], "little")
+        if name == b"data" and form is not None:
+            return *form, size if 0 < size < 2**31 - 2**16 else None
+        chunk = _take(file, min(size + size % 2, 2**16))
+        if name == b"fmt ":
+            tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", chunk[:16].ljust(16, b"\0"))
+            tag = int.from_bytes(chunk[24:26], "little") if tag == 0xFFFE else tag  # extensible
+            if (tag, bits) not in WAV or not channels or not rate:
+                raise _no_samples(f"a WAV of format {tag} with {bits} bits")
+            form = WAV[tag, bits], channels, rate
+    raise _no_samples("a WAV without sound")
+
+
 def stdin_pieces(
-    read: Callable[[threading.Event], bytes], rate: int, stop: threading.Event, now: Callable
+    read: Callable[[threading.Event], bytes],
+    rate: int,
+    stop: threading.Event,
+    now: Callable,
+    form: str = "<i2",
+    channels: int = 1,
 ) -> Iterator[Piece]:
-    """16-bit mono sound (n, 1) from `read`, whose b"" is the end.
+    """Sound (n, 1 or 2) from `read`, whose b"" is the end; of more channels the first two.
 
     What comes faster than real time, from a file or a speech synthesiser, is held back: only BURST
     may run ahead, so that a live source that was stuck for a moment catches up.
     """
-    rest, due = b"", now()
+    rest, due, width = b"", now(), np.dtype(form).itemsize * channels
+    full = {"f": 1, "i": 2 ** (8 * np.dtype(form).itemsize - 1), "u": 128}[np.dtype(form).kind]
     while data := read(stop):
         data = rest + data
-        whole = len(data) // 2 * 2
-        piece, rest = np.frombuffer(data[:whole], "<i2"), data[whole:]
+        whole = len(data) // width * width
+        piece, rest = np.frombuffer(data[:whole], form).reshape(-1, channels)[:, :2], data[whole:]
         due = max(now() - BURST, due + len(piece) / rate)
         if stop.wait(max(0.0, due - now())):
             return
-        yield now(), (piece.astype(np.float32) / 32768)[:, None]
+        middle = 128 if form == "u1" else 0
+        yield now(), ((piece.astype(np.float64) - middle) / full).astype(np.float32)
 
 
-def _reader(file: int, size: int) -> Callable[[threading.Event], bytes]:
-    """Reads what there is of a pipe, up to `size` bytes; b"" at its end or when stopped."""
+def _reader(
+    file: int, size: int, head: bytes = b"", left: int | None = None
+) -> Callable[[threading.Event], bytes]:
+    """Reads what there is of a pipe, up to `size` bytes; b"" at its end or when stopped. head: what
+    has been read of it. left: bytes until its end, None where nobody knows.
+    """
 
     def read(stop: threading.Event) -> bytes:
-        while not stop.is_set():
-            if select.select([file], [], [], POLL)[0]:
-                return os.read(file, size)
+        nonlocal head, left
+        while not stop.is_set() and left != 0:
+            if head or select.select([file], [], [], POLL)[0]:
+                data = head or os.read(file, size if left is None else min(size, left))
+                head, left = b"", None if left is None else left - len(data)
+                return data
         return b""
 
     return read

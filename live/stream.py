@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from errors import InputError, require_file
+from lipsync.colour import ColorMatch
 from lipsync.mark import draw_mark
 from lipsync.options import Options
 from live.speech import SAMPLE_RATE, SpeechStream
@@ -39,7 +40,8 @@ class LipSyncStream:
         **options,
     ) -> None:
         from lipsync.source import source_fps
-        from media.read import count_frames, is_image
+        from media.picture import is_image
+        from media.read import count_frames
         from media.streams import ahead
 
         opts = live_options(options)
@@ -49,6 +51,7 @@ class LipSyncStream:
         if lipsync.backend is None:
             _calibrate(lipsync, self.source, int8_speech)
         self._backend, self._size = lipsync.backend, lipsync.img_size
+        self._colour = ColorMatch() if opts.match_color else None
         self._speech, self._resampler = SpeechStream(self.fps), _Resampler(sample_rate)
         with contextlib.ExitStack() as stack:
             # no more than a few frames in memory, however large they are
@@ -123,7 +126,7 @@ class LipSyncStream:
             crops = [crop_face(frame, box, self._size) for frame, box, _ in found]
             faces = self._backend.generate(np.stack(crops), mels, self.source.reference)
         for (frame, box, _), face in zip(found, faces, strict=True):
-            paste_face(frame, face, box, opts.paste, opts.mask)
+            paste_face(frame, face, box, opts.paste, opts.mask, self._colour)
         return [frame for frame, *_ in shown]
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
-from errors import require_file
+from errors import InputError, require_file
 
 
 @contextlib.contextmanager
@@ -45,6 +45,14 @@ def stamp(path: str | os.PathLike) -> list[int] | None:
     except OSError:
         return None
     return [found.st_size, found.st_mtime_ns]
+
+
+def keep_inputs(outfile: str | os.PathLike, *inputs: str | os.PathLike | None) -> None:
+    """InputError where writing `outfile` would replace one of the files that are read."""
+    for path in inputs:
+        with contextlib.suppress(OSError):  # one of them is not there
+            if path and os.path.samefile(path, outfile):
+                raise InputError(f"{outfile} would replace {path}: choose another --outfile")
 
 
 def digest(path: str | os.PathLike) -> str:

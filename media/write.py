@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from errors import InputError
-from media.read import SCALE_FLAGS
+from media.screen import SCALE_FLAGS
 
 LOSSLESS = ".mkv"
 CRF = 18  # of H.264
@@ -109,8 +109,8 @@ class VideoWriter:
                 self._audio_stream.bit_rate = AAC_BITS * self._pending.shape[0]
 
     def write(self, frame: np.ndarray) -> None:
-        """Append one uint8 BGR frame (H, W, 3); all frames of a file have one size. Odd sides gain
-        one edge pixel in H.264, which has none.
+        """Append one uint8 BGR frame (H, W, 3), scaled to the first one's size if of another.
+        Odd sides gain one edge pixel in H.264, which has none.
         """
         import av
 
@@ -119,15 +119,13 @@ class VideoWriter:
                 self._open_streams(*frame.shape[:2])
             video = self._video_stream
             pad = (video.height - frame.shape[0], video.width - frame.shape[1])
-            if any(pad):
-                if not all(0 <= side <= 1 for side in pad) or self._lossless:
-                    raise ValueError(
-                        f"frame of {frame.shape[:2]} in a video of {(video.height, video.width)}"
-                    )
+            if any(pad) and all(0 <= side <= 1 for side in pad) and not self._lossless:
                 frame = np.pad(frame, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="bgr24")
-            picture = picture.reformat(
-                format=video.pix_fmt,
+            picture = picture.reformat(  # to the first frame's size, too
+                video.width,
+                video.height,
+                video.pix_fmt,
                 dst_colorspace=None if self._lossless else "ITU709",
                 interpolation=SCALE_FLAGS,
             )

@@ -138,6 +138,10 @@ def load_weights(
                 f"checkpoint {path} is a {name} of another size: {key} is "
                 f"{tuple(value.shape)}, expected {tuple(expected[key].shape)}"
             )
+        if not value.isfinite().all():  # of a training that diverged: its pictures would be grey
+            raise InputError(
+                f"checkpoint {path} is damaged: {key} holds numbers that are not finite"
+            )
     size = _record(checkpoint).get("img_size")
     if name == "crossattn" and not partial and size not in (None, model.img_size):
         raise InputError(

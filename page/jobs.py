@@ -213,7 +213,8 @@ class Jobs:
 
     def _check(self, job: Job) -> None:
         """InputError unless both files can be opened and are short enough."""
-        from media.read import count_frames, is_image, iter_audio, probe
+        from media.picture import is_image
+        from media.read import count_frames, iter_audio, probe
 
         limit = self.max_seconds
         if not is_image(job.face):
@@ -266,7 +267,7 @@ def _write_original(
     what is shown beside the result once the upload is gone.
     """
     from face_detection.track import face_frames
-    from media.read import is_image
+    from media.picture import is_image
     from media.write import VideoWriter
 
     image = is_image(face)

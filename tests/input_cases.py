@@ -117,7 +117,7 @@ FACES = {
     "a picture named.mp4": (lambda path: cv2.imwrite(f"{path}.png", FACE)
                             and os.replace(f"{path}.png", path), 15, BOX),
     "animated.gif": (clip(codec="gif", fmt="rgb8", rate=10), 6, BOX),
-    "one frame.gif": (clip(1, codec="gif", fmt="rgb8", rate=10), 6, BOX),
+    "one frame.gif": (clip(1, codec="gif", fmt="rgb8", rate=10), 15, BOX),
     "plain.mp4": (clip(15), 15, {}),
     "no face in some frames.mp4": (clip(frames=[FACE] * 5 + [FLAT] * 20), 15, {"det_every": 1}),
     "no face in some frames, hold.mp4": (
@@ -154,7 +154,9 @@ FACES = {
     "longer, stretch.mp4": (clip(20), 15, BOX | {"pad": "stretch"}),
     "no face.mp4": (clip(frames=[FLAT] * 3), "no face found in any frame", {}),
     "no face.png": (picture(FLAT), "no face found in", {}),
-    "no such face index.mp4": (clip(), "no face found", {"face_index": 3}),
+    "no such face index.mp4": (clip(), "no --face_index 3", {"face_index": 3}),
+    "pads that leave nothing.mp4": (clip(), "leave nothing", {"pads": (0, 0, 0, -300)}),
+    "a rate asked for.mp4": (clip(15), 18, BOX | {"fps": 30.0}),
     "empty.mp4": (raw(b""), "empty (0 bytes)", BOX),
     "text.mp4": (raw(b"just text\n" * 99), "cannot be decoded", BOX),
     "page.mp4": (raw(b"<!DOCTYPE html><html></html>"), "cannot be decoded", BOX),
@@ -195,17 +197,6 @@ AUDIOS = {
     "missing.wav": (lambda path: None, "not found"),
 }  # fmt: skip
 # real clips as they come; the words of those that are refused, the others are made
-# of hard/: known to come out wrong or as a traceback still, so no row claims them
-UNMENDED = {
-    "anamorphic_sar64x45.mpg",
-    "channels_change_mid.aac",
-    "frame_size_changes.ts",
-    "hdr_hlg_bt2020_10bit.mov",
-    "photo.heic",
-    "rate_changes_mid.mp3",
-    "still_one_frame.gif",
-    "vfr_mean_6fps.mp4",
-}
 HARD = {
     "0382925a_ați_găsit_vreodată_un_trifoi_cu_patru_foi.mp4": "no face",
     "audioonly_in_mp4.mp4": "no video track",
@@ -242,8 +233,16 @@ HARD = {
     "twofaces_splitscreen_interview.mp4": 10,
     "uhd4k_sideways.mov": "no face",
     "veryshort_silent_16frames.mp4": 12,
-    "vfr_22fps_stock.mp4": 9,
-    "vfr_webcam_20s.mp4": 9,
+    "vfr_22fps_stock.mp4": 12,
+    "vfr_webcam_20s.mp4": 12,
     "voiceover_interpreter.mp4": 12,
+    "anamorphic_sar64x45.mpg": 10,
+    "channels_change_mid.aac": 52,
+    "frame_size_changes.ts": 10,
+    "hdr_hlg_bt2020_10bit.mov": 10,
+    "photo.heic": "convert it to JPEG",
+    "rate_changes_mid.mp3": 53,
+    "still_one_frame.gif": 10,
+    "vfr_mean_6fps.mp4": 10,
     "zero_bytes.mp4": "empty",
 }

@@ -11,7 +11,8 @@ from conftest import REPOSITORY, assert_refused, run_script, write_video
 from evaluation.contact_sheet import SIDE, face_row, lines
 from evaluation.report_plots import write_sheet
 from face_detection import Box
-from media.read import is_image, load_audio, probe
+from media.picture import is_image
+from media.read import load_audio, probe
 
 SAMPLES = REPOSITORY / "samples"
 

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from lipsync.colour import ColorMatch
 from lipsync.paste import MASKS, PASTES, paste_face
 
 
@@ -70,3 +71,28 @@ def test_a_models_own_mask_decides():
         pasted = frame.copy()
         paste_face(pasted, np.dstack((face, mask)), (0, 0, 50, 50), paste, area)
         assert (pasted[:20] == 10).all() and (pasted[30:] == 50).all()
+
+
+def test_a_tinted_face_gets_the_colours_around_the_mouth():
+    rng = np.random.default_rng(0)
+    texture = rng.integers(-12, 13, (96, 96, 1))
+    skin = np.clip(np.array([110, 140, 190]) + texture, 0, 255).astype(np.uint8)
+    tinted = np.clip(0.9 * skin + np.array([25, 0, -20]), 0, 255).astype(np.uint8)
+    old, tinted = skin.copy(), tinted
+    old[65:81, 38:58] = 0  # an open mouth, which is none of the skin's colours
+    matched = ColorMatch().match(tinted, old).astype(int)
+    assert np.abs(tinted.astype(int) - skin).mean() > 8
+    assert np.abs(matched - skin).mean() < 2
+    masked = ColorMatch().match(np.dstack((tinted, tinted[..., 0])), old)
+    assert (masked[..., :3] == matched).all() and (masked[..., 3] == tinted[..., 0]).all()
+
+
+def test_matched_colours_do_not_flicker():
+    skin, colour = np.full((64, 64, 3), 120, np.uint8), ColorMatch()
+    first = colour.match(skin, skin)
+    jumped = colour.match(skin, skin + np.uint8(40)).astype(int)
+    assert np.abs(first.astype(int) - skin).max() <= 1
+    assert 2 < (jumped - skin).mean() < 10  # a part of it, more with each frame
+    for _ in range(40):
+        jumped = colour.match(skin, skin + np.uint8(40))
+    assert jumped.mean() == pytest.approx(160, abs=2)

@@ -28,6 +28,14 @@ def test_a_short_video(pad, expected):
     assert schedule(7, 3, pad).tolist() == [0, 1, 2]  # a longer one ends with the speech
 
 
+def test_a_video_is_not_started_again_for_a_flash():
+    assert schedule(20, 21, "loop", 12.5).tolist() == [*range(20), 19]
+    assert schedule(50, 112, "loop", 12.5).tolist() == [*range(50), *range(50)] + [49] * 12
+    assert schedule(50, 113, "loop", 12.5).tolist() == [*range(50), *range(50), *range(13)]
+    assert schedule(4, 15, "loop", 12.5).tolist() == [index % 4 for index in range(15)]
+    assert schedule(20, 21, "loop").tolist() == [*range(20), 0]  # as released
+
+
 @pytest.mark.parametrize("pad", ["loop", "bounce", "hold", "stretch"])
 def test_one_frame(pad):
     assert schedule(1, 4, pad).tolist() == [0] * 4

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from errors import InputError
-from media import read
+from media import picture, read
 from media.write import VideoWriter
 
 
@@ -116,11 +116,14 @@ def test_rotation_is_honoured(tmp_path):
     assert frame[:6].mean() > 200 > 60 > frame[12:].mean()
 
 
-def patch_matrix(path):
-    """Write a turn of 90 degrees clockwise into the track header of an mp4, as phones do."""
+def patch_matrix(path, turn=(0, 1, -1, 0)):
+    """Write a display matrix (a, b, c, d), x' = ax + cy and y' = bx + dy, into the track header of
+    an mp4, as phones do; 90 degrees clockwise.
+    """
     data = bytearray(path.read_bytes())
     start = data.index(b"tkhd") + 4 + 4 + 20 + 8 + 8  # version and flags, times, reserved, layer
-    matrix = (0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)
+    a, b, c, d = (0x10000 * value for value in turn)
+    matrix = (a, b, 0, c, d, 0, 0, 0, 0x40000000)
     data[start : start + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in matrix)
     path.write_bytes(data)
 
@@ -240,10 +243,10 @@ def test_audio_that_is_not_finite(tmp_path, tone):
 def test_pictures_are_told_by_content(tmp_path, frames):
     cv2.imwrite(str(tmp_path / "p.png"), frames[0])
     odd_name = (tmp_path / "p.png").rename(tmp_path / "naïve 測試.mp4")
-    assert read.is_image(odd_name)
-    np.testing.assert_array_equal(read.read_image(odd_name), frames[0])
-    assert not read.is_image(write(tmp_path / "v.mkv", frames[:2]))
+    assert picture.is_image(odd_name)
+    np.testing.assert_array_equal(picture.read_image(odd_name), frames[0])
+    assert not picture.is_image(write(tmp_path / "v.mkv", frames[:2]))
     broken = tmp_path / "b.png"
     broken.write_bytes(odd_name.read_bytes()[:60])
     with pytest.raises(InputError, match=r"cannot be decoded.*b\.png"):
-        read.read_image(broken)
+        picture.read_image(broken)

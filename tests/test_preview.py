@@ -83,6 +83,6 @@ def test_what_cannot_be_used_leaves_nothing(lipsync, tmp_path):
     face = tmp_path / "me.png"
     cv2.imwrite(str(face), next(iter_frames(FACE))[1])
     before = face.read_bytes()
-    refused("would replace the face", face=face, out="me.mp4")
+    refused("would replace", face=face, out="me.mp4")
     assert face.read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == ["me.png", "o.png"]
