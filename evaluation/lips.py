@@ -125,14 +125,12 @@ class LipJudge:
 
 def _warn_out_of_sync(path: str, points: np.ndarray, wav: np.ndarray) -> None:
     """Said of a clip whose own lips do not follow its sound: nobody can follow both."""
-    from audio import melspectrogram
-    from experts.lip_lag import LEAST, MAP, SURE, best_shift, mel_bands
+    from experts.lip_lag import LEAST, SURE, lip_offset
     from face_detection.landmarks import lip_opening
 
     if len(points) < LEAST:
         return
-    bands = mel_bands(melspectrogram(wav).T, FPS)
-    found = best_shift(lip_opening(points), bands, 0, np.load(MAP), min(15, len(points) // 4))
+    found = lip_offset(lip_opening(points), wav, FPS)
     if abs(found.offset) > 2 and found.confidence > SURE:
         print(
             f"{path}: its sound seems {abs(found.offset)} frames "

@@ -16,7 +16,7 @@ import numpy as np
 from audio import MEL_RATE, load_wav, melspectrogram
 from corpus.clips import index_clip
 from errors import InputError
-from experts.offset import Offset, longest_run
+from experts.offset import MAX_SHIFT, Offset, longest_run
 from face_detection.landmarks import lip_opening, load_landmarks
 from hparams import HParams
 
@@ -33,7 +33,6 @@ class LipLag:
 
     def __init__(self) -> None:
         self.landmarks = load_landmarks()
-        self.map = np.load(MAP)  # ((2 * CONTEXT + 1) * BANDS,)
 
     def clip_offset(self, folder: str, hp: HParams, max_shift: int) -> Offset:
         """The offset of a preprocessed clip, positive where its sound is early. InputError where no
@@ -42,15 +41,25 @@ class LipLag:
         clip = index_clip(folder, hp, individual_mels=False)
         if isinstance(clip, str):
             raise InputError(f"{folder}: {clip}")
-        start, length = int((run := longest_run(clip.starts))[0]), len(run) + hp.syncnet_T - 1
+        run = longest_run(clip.starts)
+        start, length = int(run[0]), len(run) + hp.syncnet_T - 1
         if length < LEAST:
             raise InputError(f"{folder}: fewer than {LEAST} frames in a row")
         crops = clip.read(start, length)
         size = crops.shape[1]
         opening = lip_opening(self.landmarks.find(crops, [(0, 0, size, size)] * length))
         sound = load_wav(os.path.join(folder, "audio.wav"), hp.sample_rate)
-        bands = mel_bands(melspectrogram(sound).T, hp.fps)
-        return best_shift(opening, bands, start, self.map, min(max_shift, length // 4))
+        return lip_offset(opening, sound, hp.fps, start, max_shift)
+
+
+def lip_offset(
+    opening: np.ndarray, sound: np.ndarray, fps: float, start: int = 0, max_shift: int = MAX_SHIFT
+) -> Offset:
+    """The offset of sound (samples,) at 16 kHz against lips whose opening (N,) is seen from frame
+    `start` on. A quarter of a short clip is searched, no more.
+    """
+    bands = mel_bands(melspectrogram(sound).T, fps)
+    return best_shift(opening, bands, start, np.load(MAP), min(max_shift, len(opening) // 4))
 
 
 def mel_bands(mel: np.ndarray, fps: float) -> np.ndarray:

@@ -30,9 +30,7 @@ except ImportError:  # Windows: runs that share a root must be shards of it
 FPS = 25  # of the training clips, whatever the source's rate
 SAMPLE_RATE = 16000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
-REACH = (
-    SAMPLE_RATE // 5
-)  # samples behind a piece's last frame: the mel windows of 5 frames end there
+REACH = SAMPLE_RATE // 5  # samples behind a piece's last frame: where 5 frames' mel windows end
 SHORTEST_SOUND = 401  # samples; the spectrogram's padding needs that many
 JPEG_QUALITY = 95
 CHUNK_BYTES = 2**26  # of frames decoded at once for one video, whatever their size
