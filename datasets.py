@@ -76,8 +76,8 @@ def assemble(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 class Jitter:
     """What one sample's pictures and sound are varied by, the same in all its frames: mirror, turn,
-    zoom, shift, colour; loudness and pitch. Real corpora have few speakers, and a network knows
-    them by their colours and places sooner than it learns to read lips.
+    zoom, shift, colour; loudness, pitch and tone. Real corpora have few speakers and fewer rooms,
+    and a network knows them by their colours and places sooner than it learns to read lips.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -91,6 +91,9 @@ class Jitter:
         self.curves = (255 * curves.clip(0, 1)).astype(np.uint8).T[:, None]  # (256, 1, 3)
         self.grey = rng.random() < 0.15
         self.loudness, self.bands = rng.uniform(-0.6, 0.6), int(rng.integers(-2, 3))
+        # as another microphone would hear it: a smooth curve over the bands, a standard deviation
+        # of 4 dB (12.5 dB are 1)
+        self.tone = np.interp(np.arange(80), np.linspace(0, 79, 6), rng.normal(0, 0.32, 6))
 
     def pictures(self, frames: np.ndarray) -> np.ndarray:
         """uint8 BGR (T, H, W, 3)."""
@@ -108,14 +111,18 @@ class Jitter:
         return varied
 
     def mels(self, windows: np.ndarray) -> np.ndarray:
-        """Mel windows (..., 80, 16): louder or softer, some bands higher or lower."""
+        """Mel windows (..., 80, 16): louder or softer, duller or brighter, some bands higher or
+        lower.
+        """
         moved = np.roll(windows, self.bands, axis=-2)
         if self.bands > 0:
             moved[..., : self.bands, :] = windows[..., :1, :]
         elif self.bands < 0:
             moved[..., self.bands :, :] = windows[..., -1:, :]
         # silence stays at the floor
-        return np.where(moved > -4, np.clip(moved + self.loudness, -4, 4), moved)
+        return np.where(
+            moved > -4, np.clip(moved + self.loudness + self.tone[:, None], -4, 4), moved
+        )
 
 
 class WindowDataset(torch.utils.data.Dataset):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ import numpy as np
 from audio import MEL_RATE
 from hparams import HParams
 
+# Python 3.11's parser, which reads an array file's header, counts its depth for all threads
+# together and stops one of them by a SystemError now and then
+_PARSER = threading.Lock()
 MIN_CROPS = 3  # a clip needs more than this many times syncnet_T crops
 CROP_NAME = re.compile(r"(0|[1-9][0-9]{0,8})\.jpg")
 # JPEG decoders shrink by these at a fraction of the cost of the whole picture
@@ -85,7 +89,8 @@ def open_mel(folder: str, num_mels: int = 80) -> np.ndarray:
     """A clip's mel spectrogram (T, num_mels), mapped; OSError or ValueError where it is damaged."""
     path = os.path.join(folder, "mel.npy")
     try:
-        mel = np.load(path, mmap_mode="r", allow_pickle=False)
+        with _PARSER:
+            mel = np.load(path, mmap_mode="r", allow_pickle=False)
     except (EOFError, OverflowError, ValueError, tokenize.TokenError) as error:
         raise ValueError(f"{path} is no array file, or a damaged one ({error})") from error
     if not isinstance(mel, np.ndarray):  # a zip of arrays

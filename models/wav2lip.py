@@ -161,9 +161,10 @@ class Wav2Lip_disc_qual(nn.Module):  # noqa: N801  (released name)
         self.binary_pred = nn.Sequential(nn.Conv2d(c512, 1, 1), nn.Sigmoid())
         self.face_encoder_stages = encoder_stages(nn_, 3, c32, width, img_size)
 
-    def forward(self, face_sequences: torch.Tensor) -> torch.Tensor:
+    def forward(self, face_sequences: torch.Tensor, logits: bool = False) -> torch.Tensor:
         """Whole frames (B, 3, T, H, W) -> probability of being real (T*B, 1), frame by frame;
-        H = W = img_size.
+        H = W = img_size. Float32 even inside autocast: in bfloat16 it is 1 from 0.998 on, where the
+        loss no longer has a gradient. logits: before the sigmoid.
         """
         x = face_sequences[:, :, :, face_sequences.shape[3] // 2 :]  # the lower half
         x = x.permute(2, 0, 1, 3, 4).flatten(0, 1)  # (T*B, 3, H/2, W)
@@ -171,22 +172,23 @@ class Wav2Lip_disc_qual(nn.Module):  # noqa: N801  (released name)
         x = encode_larger(self.face_encoder_stages, first, x)[-1]  # (T*B, 32, 48, 96)
         for block in deeper:
             x = block(x)
-        return self.binary_pred(x).flatten(1)
+        with torch.autocast(x.device.type, enabled=False):
+            score, sigmoid = self.binary_pred
+            real = score(x.float()).flatten(1)
+            return real if logits else sigmoid(real)
 
     def perceptual_forward(self, false_face_sequences: torch.Tensor) -> torch.Tensor:
         """The generator's adversarial loss: binary cross entropy of `forward` against ones."""
-        return probability_loss(self(false_face_sequences), 1.0)
+        return adversarial_loss(self(false_face_sequences, logits=True), 1.0)
 
 
-def probability_loss(probability: torch.Tensor, target: float) -> torch.Tensor:
-    """Binary cross entropy of probabilities against one constant; float32 even inside autocast,
-    which forbids it.
+def adversarial_loss(logits: torch.Tensor, target: float) -> torch.Tensor:
+    """Binary cross entropy of a discriminator's logits against one constant.
+
+    The released loss, of probabilities, has no gradient once they are 1 to the last bit: a
+    discriminator that has called everything real calls everything real for ever.
     """
-    with torch.autocast(probability.device.type, enabled=False):
-        probability = probability.float()
-        defined = probability.nan_to_num()  # as in models.syncnet.cosine_loss
-        loss = F.binary_cross_entropy(defined, torch.full_like(defined, target))
-        return loss + 0 * probability.sum()
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
 def mouth_l1(frames: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from fill import fill, inputs
 from errors import InputError
 from models import create_model
 from models.syncnet import cosine_loss, generator_sync_loss, stack_window, sync_accuracy
-from models.wav2lip import fold_time, unfold_time
+from models.wav2lip import adversarial_loss, fold_time, unfold_time
 
 MEL = {"low": -4, "high": 4}
 golden = np.load(GOLDEN / "models_public.npz")
@@ -59,6 +59,20 @@ def test_discriminator_meets_the_golden_outputs():
     frames = inputs(SEED + 6, 2, 3, 5, 96, 96)
     outputs_equal(model(frames), "disc")
     outputs_equal(model.perceptual_forward(frames), "disc_perceptual")
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_discriminator_that_is_sure_of_everything_can_still_learn(dtype):
+    """As met on a GPU: bfloat16, real and generated both called real, no gradient ever after."""
+    model = fill(create_model("Wav2Lip_disc_qual", width=0.125))
+    with torch.no_grad():
+        model.binary_pred[0].bias.fill_(40.0)
+    with torch.autocast("cpu", dtype, enabled=dtype is not None):
+        loss = adversarial_loss(model(torch.rand(1, 3, 5, 96, 96), logits=True), 0.0)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert float(loss.detach()) > 30
+    assert float(model.binary_pred[0].bias.grad) == pytest.approx(1.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("width", [0.125, 0.5])

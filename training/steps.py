@@ -92,7 +92,7 @@ def quality_step(
 
     called_disc: the discriminator as its own update calls it (speed_up), by default `disc`.
     """
-    from models.wav2lip import probability_loss
+    from models.wav2lip import adversarial_loss
     from training.precision import Precision
 
     precision, called_disc = precision or Precision(), called_disc or disc
@@ -108,10 +108,11 @@ def quality_step(
     disc.requires_grad_(True)
     with precision.no_sync(called_disc):
         with precision.autocast():
-            disc_real = probability_loss(called_disc(batch["y"]), 1.0)
+            disc_real = adversarial_loss(called_disc(batch["y"], logits=True), 1.0)
         precision.backward(disc_real)
+        fake = generated.detach()
         with precision.autocast():
-            disc_fake = probability_loss(called_disc(generated.detach()), 0.0)
+            disc_fake = adversarial_loss(called_disc(fake, logits=True), 0.0)
         precision.backward(disc_fake)
     precision.update(disc_optimizer, disc)
     return {**scalars, "disc_real": disc_real, "disc_fake": disc_fake}, generated
