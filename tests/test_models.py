@@ -61,6 +61,15 @@ def test_discriminator_meets_the_golden_outputs():
     outputs_equal(model.perceptual_forward(frames), "disc_perceptual")
 
 
+@pytest.mark.parametrize("width", [0.25, 1.0])
+def test_a_fresh_discriminator_tells_pictures_apart(width):
+    torch.manual_seed(0)
+    model, frames = create_model("Wav2Lip_disc_qual", width), torch.rand(1, 3, 5, 96, 96)
+    assert float(model(frames, logits=True).std()) < 1e-5  # as released
+    model.init_weights()
+    assert 1e-4 < float(model(frames, logits=True).std()) < 0.5
+
+
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_a_discriminator_that_is_sure_of_everything_can_still_learn(dtype):
     """As met on a GPU: bfloat16, real and generated both called real, no gradient ever after."""
