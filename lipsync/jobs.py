@@ -167,12 +167,11 @@ def _work(args: argparse.Namespace, pipe: Connection, cores: int) -> None:
         sys.exit(143)
 
     signal.signal(signal.SIGTERM, stop)
+    os.environ["OMP_NUM_THREADS"] = str(cores)  # of torch, which is not loaded yet, and OpenVINO
     import cv2
-    import torch
 
     from lipsync.engine import create_lipsync
 
-    torch.set_num_threads(cores)
     cv2.setNumThreads(cores)
     lipsync = None
     with contextlib.suppress(EOFError, BrokenPipeError):
