@@ -8,6 +8,8 @@ import functools
 import itertools
 import math
 import os
+import wave
+from typing import IO
 
 import numpy as np
 
@@ -26,11 +28,13 @@ def load_wav(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
     return load_audio(path, sample_rate)
 
 
-def save_wav(wav: np.ndarray, path: str | os.PathLike, sample_rate: int = 16000) -> None:
+def save_wav(
+    wav: np.ndarray, path: str | os.PathLike | IO[bytes], sample_rate: int = 16000
+) -> None:
     """Write float mono (n,), full scale 1, as 16-bit PCM; louder samples are clipped."""
-    from scipy.io import wavfile
-
-    wavfile.write(path, sample_rate, pcm16(wav))
+    with wave.open(os.fspath(path) if isinstance(path, os.PathLike) else path, "wb") as file:
+        file.setparams((1, 2, sample_rate, len(wav), "NONE", ""))
+        file.writeframes(pcm16(wav).astype("<i2").tobytes())
 
 
 def pcm16(wav: np.ndarray) -> np.ndarray:
@@ -174,14 +178,14 @@ def quiet_rows(wav: np.ndarray, rows: int, level: float) -> np.ndarray:
     """Which mel rows of `wav` (n,) lie in a pause: at least MEL_STEPS rows (0.2 s) in a row whose
     root mean square is below `level` dBFS. bool (rows,).
     """
-    from scipy.ndimage import binary_opening
-
     hp = HParams
     rms = np.sqrt(np.mean(_frames(wav, hp.n_fft, hp.hop_size, "constant") ** 2, axis=1))
     quiet = np.zeros(rows, bool)
     quiet[: len(rms)] = rms[:rows] < 10 ** (level / 20)
     # padded with what is at the ends, so that a pause there need not be longer
-    wide = binary_opening(np.pad(quiet, MEL_STEPS, mode="edge"), np.ones(MEL_STEPS))
+    wide = np.pad(quiet, MEL_STEPS, mode="edge")
+    begins = np.lib.stride_tricks.sliding_window_view(wide, MEL_STEPS).all(axis=1)
+    wide = np.convolve(begins, np.ones(MEL_STEPS)) > 0
     return wide[MEL_STEPS:-MEL_STEPS]
 
 

@@ -18,7 +18,17 @@ from inference import LipSync
 
 pytest.importorskip("openvino")
 FACE, SPEECH = REPOSITORY / "samples" / "face.mp4", REPOSITORY / "samples" / "voice.mp4"
-NOT_IN_RUN = ("torch", "torchvision", "librosa", "scenedetect", "skimage", "nncf", "yaml", "onnx")
+NOT_IN_RUN = (
+    "torch",
+    "torchvision",
+    "librosa",
+    "scipy",
+    "scenedetect",
+    "skimage",
+    "nncf",
+    "yaml",
+    "onnx",
+)
 BLOCKED = f"""
 import runpy, sys
 for name in {NOT_IN_RUN!r}: sys.modules[name] = None
