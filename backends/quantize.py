@@ -41,6 +41,9 @@ def quantized(
     own: batches of the user's frames. Every second one, MAX_CHECKED at most, is for the check; the
     others, with those that `more` gives, calibrate a network where the cache has none.
     """
+    own = list(own)
+    if not own:  # nothing will be drawn, either
+        return backend
     inputs = _joined(own)
     checked = [x[1::2][:MAX_CHECKED] if len(x) > 1 else x for x in inputs]
     if not find_int8(backend):

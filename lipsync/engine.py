@@ -225,8 +225,11 @@ class LipSync:
         sample's where the cache has no such network, or float32 where the check finds it too far
         off. `source`, `chunks`: as of `frames`.
         """
-        from backends.quantize import quantized
+        from backends.quantize import find_int8, quantized
         from lipsync.source import find_source
+
+        if self.backend and not find_int8(self._float):  # not asked for, and not to be read
+            return self.backend
 
         def sample() -> Iterator[tuple]:
             if SAMPLE_FACE.is_file() and SAMPLE_VOICE.is_file():
@@ -237,11 +240,12 @@ class LipSync:
         return quantized(self._float, self._batches(source, chunks, CHECKED), sample)
 
     def _batches(self, source, chunks: Sequence[np.ndarray], count: int) -> list[tuple]:
-        """(faces, mels, reference) of the first `count` frames, as Backend.generate takes them."""
+        """(faces, mels, reference) of the first `count` faces, as Backend.generate takes them."""
         from face_detection.track import batched, crop_face
 
-        shown = itertools.islice(zip(source.frames(len(chunks)), chunks, strict=False), count)
-        crops = ((crop_face(f, b, self.img_size), mel) for (f, b), mel in shown if b is not None)
+        shown = zip(source.frames(len(chunks)), chunks, strict=False)
+        seen = itertools.islice(((f, b, mel) for (f, b), mel in shown if b is not None), count)
+        crops = ((crop_face(f, b, self.img_size), mel) for f, b, mel in seen)
         return [(*map(np.stack, zip(*b, strict=True)), source.reference) for b in batched(crops, 8)]
 
     def _batch_size(self, frame: np.ndarray, opts: Options) -> int:
