@@ -36,7 +36,7 @@ def open_backend(
     if path.endswith((".onnx", ".xml")):
         from backends.exported import open_exported
 
-        return open_exported(path, device, name)
+        return open_exported(path, device, name, on_openvino(device, name))
     if cache_dir and on_openvino(device, name):
         from backends.cache import NetworkCache
         from backends.openvino import OpenVINOBackend

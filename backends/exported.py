@@ -55,15 +55,15 @@ class OnnxFile(Backend):
         return (np.floor(frames * 255).astype(np.uint8).transpose(0, 2, 3, 1),)
 
 
-def open_exported(path: str, device: str, name: str) -> Backend:
-    """The network in the file; InputError where it is another one, damaged, or has no engine."""
-    from backends.api import on_openvino
-
-    onnx, cpu = path.endswith(".onnx"), on_openvino(device, name)
-    if not cpu and not (onnx and name in ("auto", "onnx")):
+def open_exported(path: str, device: str, name: str, openvino: bool) -> Backend:
+    """The network in the file, on OpenVINO or not; InputError where it is another, damaged, or has
+    no engine.
+    """
+    onnx = path.endswith(".onnx")
+    if not openvino and not (onnx and name in ("auto", "onnx")):
         raise InputError(f"{path} needs the openvino back end on the CPU, not {name} on {device}")
     try:
-        return _on_openvino(path, onnx) if cpu else _on_onnxruntime(path, device)
+        return _on_openvino(path, onnx) if openvino else _on_onnxruntime(path, device)
     except (RuntimeError, LookupError, TypeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(
