@@ -39,6 +39,7 @@ NOT_RUN = {
     "make test": "would run this test again",
     "make lint": "is no test",
     "pip install -r requirements-app.txt": "installs; test_app.py runs what it brings",
+    "pip install --no-deps -r requirements-run.txt": "installs; test_run.py runs without the rest",
     "python app.py --checkpoint_path checkpoints/wav2lip.pth": "serves on; test_app.py",
     "python benchmark.py data --data_root prepared --filelists prepared/filelists": "starts Python "
     "again and again; test_benchmark.py runs it",
