@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -79,6 +80,7 @@ class LipJudge:
             wav = load_audio(path)
             source = self.lipsync.find(path, self.opts, round(len(wav) / 16000 * FPS))
             points = find_landmarks(source.frames(len(source.boxes)))
+            _warn_out_of_sync(path, points, wav)
             if len(self._true) >= REMEMBERED:
                 del self._true[next(iter(self._true))]
             self._true[path] = source, points, wav
@@ -119,6 +121,25 @@ class LipJudge:
         scores["lmd"] = landmark_distance(own[:length], true[:length])
         scores["lmd_mouth"] = landmark_distance(own[:length], true[:length], list(LIPS))
         return scores
+
+
+def _warn_out_of_sync(path: str, points: np.ndarray, wav: np.ndarray) -> None:
+    """Said of a clip whose own lips do not follow its sound: nobody can follow both."""
+    from audio import melspectrogram
+    from experts.lip_lag import LEAST, MAP, SURE, best_shift, mel_bands
+    from face_detection.landmarks import lip_opening
+
+    if len(points) < LEAST:
+        return
+    bands = mel_bands(melspectrogram(wav).T, FPS)
+    found = best_shift(lip_opening(points), bands, 0, np.load(MAP), min(15, len(points) // 4))
+    if abs(found.offset) > 2 and found.confidence > SURE:
+        print(
+            f"{path}: its sound seems {abs(found.offset)} frames "
+            f"{'early' if found.offset > 0 else 'late'}: follows would be measured against lips "
+            "that are not in sync",
+            file=sys.stderr,
+        )
 
 
 def _average_mouth(points: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from hparams import HParams
 
 BANDS, CONTEXT = 20, 6  # of the mel's 80; frames to either side
 MAP = os.path.join(os.path.dirname(__file__), "lip_opening.npy")
+SURE = 0.35  # a confidence that wrong sounds of 10 s reach in less than 5%
 LEAST = 50  # frames, two seconds: fewer agree with anything
 
 

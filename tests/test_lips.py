@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from conftest import CORPUS, assert_refused, run_script
 
+from evaluation import lips
 from evaluation.lips import BASELINES, COLUMNS, format_table, means, score_lips, warning
 from evaluation.pairs import Pair
+from experts import lip_lag
+from experts.offset import Offset
 from face_detection import create_detector, landmarks
 from face_detection.landmarks import (
     CHIN,
@@ -121,3 +124,11 @@ def test_other_weights_of_the_same_name_are_scored_again(tmp_path, monkeypatch):
         score_lips(Judge(), {"mine": object()}, [Pair(0, "a", "a")], "", tmp_path / "out",
                    {"generator": digest})  # fmt: skip
     assert len(scored) == 2 * 3  # a generator and two baselines, each for two of the digests
+
+
+@pytest.mark.parametrize(("offset", "confidence", "said"), [(-5, 0.6, True), (1, 0.6, False)])
+def test_a_clip_out_of_sync_is_named(monkeypatch, capsys, offset, confidence, said):
+    found = Offset(offset, confidence, 0.4, np.zeros(31))
+    monkeypatch.setattr(lip_lag, "best_shift", lambda *_: found)
+    lips._warn_out_of_sync("a.mp4", np.ones((60, 468, 2)), np.zeros(40000, np.float32))
+    assert ("a.mp4: its sound seems 5 frames late" in capsys.readouterr().err) is said
