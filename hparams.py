@@ -310,6 +310,8 @@ def read_entries(
     folder below data_root. Windows' separators and quotes are understood.
     """
     entries = []
+    if os.path.isfile(path) and not os.path.getsize(path):
+        return entries  # a split that nothing was kept of
     for line in filter(None, read_lines(path, "filelist")):
         found = SHIFTED.fullmatch(line)
         name, shift = (found[1], int(found[2])) if found else (line, 0)

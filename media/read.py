@@ -257,10 +257,11 @@ def audio_format(path: str | os.PathLike) -> tuple[int, int]:
     """(sample rate, channels) that a file's audio begins with; InputError where it has none."""
     with _open(path, "audio") as container:
         stream = _audio_stream(container, path)
-        first = next(_decode(container, stream), None)  # the header may be of the last one
-        if first is None:
+        # the header may tell what it ends with, and so may MP3's first frame, read by that
+        begin = list(itertools.islice(_decode(container, stream), 3))
+        if not begin:
             return stream.rate, stream.channels
-        return first.sample_rate, first.layout.nb_channels
+        return begin[-1].sample_rate, begin[-1].layout.nb_channels
 
 
 def _audio_stream(container: InputContainer, path: str | os.PathLike) -> av.AudioStream:

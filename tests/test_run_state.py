@@ -53,7 +53,7 @@ def test_killed_at_random_steps_it_ends_as_if_undisturbed(
     rng, killed = random.Random(1), 0
     while not (tmp_path / "b/ckpt/checkpoint_step000000006.pth").exists():
         process = start(*run, tmp_path / "b", *extra, **settings)
-        seen = sum(1 for _ in zip(process.stderr, range(rng.randint(4, 9)), strict=False))
+        seen = sum(1 for _ in zip(process.stderr, range(rng.randint(8, 14)), strict=False))
         if seen:
             process.kill()
         killed += process.wait() == -signal.SIGKILL
