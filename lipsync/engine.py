@@ -107,7 +107,7 @@ class LipSync:
         from backends.quantize import find_int8
         from lipsync.reference import find_reference
         from lipsync.source import find_source, source_fps
-        from media.read import is_image
+        from media.picture import is_image
 
         if self.draws_int8(live):
             threading.Thread(target=find_int8, args=(self._float,)).start()
