@@ -168,7 +168,7 @@ def test_commands_that_are_not_run():
                                     capture_output=True, text=True)  # fmt: skip
             assert result.returncode == 0 and result.stdout, result.stderr
         if line.startswith("python "):
-            script, *argv = line.split()[1:]
+            script, *argv = line.removeprefix("python ").removeprefix("-m ").split()
             module = importlib.import_module(script.removesuffix(".py"))
             module.get_args_parser().parse_args(argv)
     importlib.import_module("venv")
