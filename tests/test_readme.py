@@ -41,6 +41,7 @@ NOT_RUN = {
     "python -m evaluation.scores_LSE --videos results/dubbed --protocol real --out "
     "results/dubbed_scores": "a track needs more than 100 frames: test_scores_lse.py",
     "pip install -r requirements-app.txt": "installs; test_app.py runs what it brings",
+    "pip install --no-deps -r requirements-run.txt": "installs; test_run.py runs without the rest",
     "python app.py --checkpoint_path checkpoints/wav2lip.pth": "serves on; test_app.py",
     "python benchmark.py data --data_root prepared --filelists prepared/filelists": "starts Python "
     "again and again; test_benchmark.py runs it",
