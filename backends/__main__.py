@@ -64,10 +64,10 @@ def export_openvino(args: argparse.Namespace, folder: str) -> int:
     from backends.exported import INFO, description
     from backends.openvino import OpenVINOBackend
     from backends.quantize import NETWORK
-    from errors import require_package
     from models.checkpoint import load_generator
+    from models.openvino_core import require_openvino
 
-    openvino = require_package("openvino", "the export", "openvino")
+    openvino = require_openvino("the export")
     model, precision = load_generator(args.checkpoint_path), "float32"
     if args.int8:
         network = NetworkCache(args.cache_dir, args.checkpoint_path).read(NETWORK)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from backends.base import Backend, Facts, facts_of
 from errors import InputError, MissingPackage, require_file, require_package
+from models.openvino_core import require_openvino
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,7 @@ def on_openvino(device: str, name: str) -> bool:
             raise InputError(f"the openvino back end runs on the CPU, not on {device}")
         return False
     try:
-        require_package("openvino", "the openvino back end", "openvino")
+        require_openvino("the openvino back end")
     except MissingPackage as error:
         if name == "openvino":
             raise

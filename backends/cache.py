@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from media.files import digest, write_json
-from models.openvino_core import openvino_core
+from models.openvino_core import openvino_core, require_openvino
 
 if TYPE_CHECKING:
     import openvino
@@ -44,13 +44,12 @@ class NetworkCache:
     """
 
     def __init__(self, folder: str | os.PathLike, weights: str | os.PathLike) -> None:
-        import openvino
-
+        self._openvino = require_openvino("the cache of networks")
         self._folder = user_folder() if folder == USERS else os.fspath(folder)
         code = hashlib.sha256()
         for path in [*sorted((HOUSE / "models").glob("*.py")), HOUSE / "backends" / "torch.py"]:
             code.update(path.read_bytes())
-        parts = (digest(weights), code.hexdigest(), openvino.__version__)
+        parts = (digest(weights), code.hexdigest(), self._openvino.__version__)
         self.key = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24]
 
     def _path(self, name: str) -> str:
@@ -77,11 +76,10 @@ class NetworkCache:
         """`model` as it reads from now on, so that the first run's frames are the next ones'."""
 
         def work() -> None:
-            import openvino
-
             self._make_room()
             with tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as made:
-                openvino.save_model(model, os.path.join(made, FILES[0]), compress_to_fp16=False)
+                path = os.path.join(made, FILES[0])
+                self._openvino.save_model(model, path, compress_to_fp16=False)
                 write_json(os.path.join(made, SUMS), self._sums(made, name))
                 shutil.rmtree(self._path(name), ignore_errors=True)
                 os.rename(made, self._path(name))

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backends.base import Backend, Facts
-from errors import require_package
-from models.openvino_core import compiled, cpu_threads, openvino_core
+from models.openvino_core import compiled, cpu_threads, openvino_core, require_openvino
 
 if TYPE_CHECKING:
     import openvino
@@ -36,7 +35,7 @@ class OpenVINOBackend(Backend):
         cache: NetworkCache | None = None,
     ) -> None:
         super().__init__(model)
-        self._ov = require_package("openvino", "the openvino back end", "openvino")
+        self._ov = require_openvino("the openvino back end")
         openvino_core()  # before NNCF makes its own
         self._load = load or (lambda: model)
         self.cache = cache

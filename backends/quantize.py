@@ -14,7 +14,7 @@ import numpy as np
 
 from backends.base import Backend, references_of
 from backends.openvino import OpenVINOBackend, WholeBackend
-from errors import require_package
+from models.openvino_core import require_openvino
 
 if TYPE_CHECKING:
     import openvino
@@ -81,7 +81,7 @@ def find_int8(backend: OpenVINOBackend) -> bool:
 def _calibrated(backend: OpenVINOBackend, batches: list[Batch]) -> openvino.Model:
     # NNCF imports a part of torch that warns of a missing CUDA
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    nncf = require_package("nncf", "int8", "nncf")
+    nncf = require_openvino("int8", "nncf")
     model = backend.whole()
     frames = [tuple(x[i : i + 1] for x in batch) for batch in batches for i in range(len(batch[0]))]
     nncf.set_log_level(logging.WARNING)

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from warm_python import REPOSITORY, run_python
 
+import models.openvino_core  # noqa: F401  before a test imports OpenVINO
+
 GOLDEN = Path(__file__).resolve().parent / "golden"
 CORPUS = REPOSITORY.parent / "shared" / "corpus"
 INPUT_ROWS: list[tuple[str, str, str]] = []  # of test_inputs.py: what, its name, what came of it
