@@ -223,7 +223,7 @@ def test_flags_exist():
              for path in REPOSITORY.glob(place)]  # fmt: skip
     scripts = [(str(path.relative_to(REPOSITORY)),) for path in files
                if "run_cli(main, " in path.read_text()]  # fmt: skip
-    scripts += [("benchmark.py", part) for part in ("data", "inference")]
+    scripts += [("benchmark.py", part) for part in ("data", "inference", "train", "released")]
     text = " ".join(help_of(*script) for script in (*scripts, ("backends/__main__.py", "export")))
     known = set(re.findall(r"--\w+", text)) | EXTERNAL
     for page in TEXTS:
