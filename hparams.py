@@ -86,6 +86,7 @@ class HParams:
     clip_grad: float = 0.0  # largest gradient norm; 0 = no limit
     ema: float = 0.0  # decay of a moving average of the weights, e.g. 0.999; 0 = none
     finetune: bool = False  # --checkpoint_path gives weights only: step 0, a fresh optimizer
+    freeze_norm: bool = False  # the generator's batch norms keep the statistics that they came with
 
     # Lip-sync expert
     syncnet_wt: float = 0.0  # weight of the sync loss at the start

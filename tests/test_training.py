@@ -17,7 +17,13 @@ import wav2lip_train
 from hparams import HParams
 from models import create_model
 from training.precision import Precision
-from training.setup import EndlessSampler, create_optimizers, freeze, set_learning_rates
+from training.setup import (
+    EndlessSampler,
+    create_optimizers,
+    freeze,
+    freeze_norms,
+    set_learning_rates,
+)
 
 golden = json.loads((GOLDEN / "train_public.json").read_text())
 SEED = golden["seed"]
@@ -99,6 +105,27 @@ def test_frozen_expert_keeps_its_statistics():
     optimizer = torch.optim.Adam(generator.parameters())
     wav2lip_train.train_step(golden_batch(), generator, expert, optimizer, 0.5)
     assert all(torch.equal(before[name], value) for name, value in expert.state_dict().items())
+
+
+def test_frozen_norms_keep_their_statistics_while_the_weights_learn():
+    expert, losses = freeze(create_model("SyncNet_color", 0.125), False), []
+    for frozen in (True, False):
+        torch.manual_seed(0)
+        generator = create_model("Wav2Lip", 0.125)
+        if frozen:
+            freeze_norms(generator)
+        before = {name: value.clone() for name, value in generator.state_dict().items()}
+        optimizer = torch.optim.Adam(generator.parameters())
+        losses.append(wav2lip_train.train_step(golden_batch(), generator, expert, optimizer, 0.0))
+        kept = [
+            torch.equal(before[name], value)
+            for name, value in generator.state_dict().items()
+            if "running_" in name
+        ]
+        assert all(kept) if frozen else not any(kept)
+        weight = "output_block.1.weight"
+        assert not torch.equal(before[weight], generator.state_dict()[weight])
+    assert float(losses[0][0]["l1"]) != float(losses[1][0]["l1"])
 
 
 def test_sync_loss_is_measured_but_teaches_nothing_at_weight_zero():
