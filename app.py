@@ -77,10 +77,8 @@ def warm_up(backend) -> None:
 
     melspectrogram(np.zeros(16000, np.float32))
     if backend is not None:
-        face = np.zeros((backend.img_size, backend.img_size, 3), np.uint8)
-        mel = np.zeros((1, 80, 16), np.float32)
-        backend.generate(face[None], mel)
-        backend.generate_still(backend.prepare(face), mel)
+        for still in (False, True):
+            backend.warm_up(still)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import functools
 import itertools
 import math
 import os
+import wave
+from typing import IO
 
 import numpy as np
 
@@ -26,11 +28,13 @@ def load_wav(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
     return load_audio(path, sample_rate)
 
 
-def save_wav(wav: np.ndarray, path: str | os.PathLike, sample_rate: int = 16000) -> None:
+def save_wav(
+    wav: np.ndarray, path: str | os.PathLike | IO[bytes], sample_rate: int = 16000
+) -> None:
     """Write float mono (n,), full scale 1, as 16-bit PCM; louder samples are clipped."""
-    from scipy.io import wavfile
-
-    wavfile.write(path, sample_rate, pcm16(wav))
+    with wave.open(os.fspath(path) if isinstance(path, os.PathLike) else path, "wb") as file:
+        file.setparams((1, 2, sample_rate, len(wav), "NONE", ""))
+        file.writeframes(pcm16(wav).astype("<i2").tobytes())
 
 
 def pcm16(wav: np.ndarray) -> np.ndarray:
@@ -47,33 +51,53 @@ def preemphasis(wav: np.ndarray, k: float, preemphasize: bool = True) -> np.ndar
 
 def melspectrogram(wav: np.ndarray, hp: HParams | None = None) -> np.ndarray:
     """Mel spectrogram (num_mels, T) of float mono (n,) at hp.sample_rate; T = n // hop_size + 1."""
-    import librosa
-
     hp = hp or HParams()
     if len(wav) <= hp.n_fft // 2:  # reflect padding needs that many samples
         raise InputError(
             f"audio of {len(wav) / hp.sample_rate:.3f} s is too short for a spectrogram"
         )
+    wav = preemphasis(np.asarray(wav, np.float32), hp.preemphasis, hp.preemphasize)
     # librosa's default padding changed to zeros in 0.10; the released values come from "reflect"
-    spectrum = librosa.stft(
-        preemphasis(np.asarray(wav, np.float32), hp.preemphasis, hp.preemphasize),
-        n_fft=hp.n_fft,
-        hop_length=hp.hop_size,
-        win_length=hp.win_size,
-        pad_mode="reflect",
+    frames = _frames(wav, hp.n_fft, hp.hop_size, "reflect") * _window(hp.win_size, hp.n_fft)
+    mel = _mel_basis(hp.sample_rate, hp.n_fft, hp.num_mels, hp.fmin, hp.fmax) @ np.abs(
+        np.fft.rfft(frames).T
     )
-    mel = _mel_basis(hp.sample_rate, hp.n_fft, hp.num_mels, hp.fmin, hp.fmax) @ np.abs(spectrum)
     floor = np.exp(hp.min_level_db / 20 * np.log(10))
     decibels = 20 * np.log10(np.maximum(floor, mel)) - hp.ref_level_db
     mel = _normalize(decibels, hp) if hp.signal_normalization else decibels
     return mel.astype(np.float32)  # (num_mels, T)
 
 
+def _frames(wav: np.ndarray, length: int, hop: int, pad: str) -> np.ndarray:
+    """(T, length) of samples around every hop-th one, the ends padded."""
+    padded = np.pad(wav, length // 2, mode=pad)
+    return np.lib.stride_tricks.sliding_window_view(padded, length)[::hop]
+
+
+def _window(size: int, n_fft: int) -> np.ndarray:
+    """Hann's of `size` samples, periodic, in the middle of n_fft."""
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+    left = (n_fft - size) // 2
+    return np.pad(hann, (left, n_fft - size - left)).astype(np.float32)
+
+
 @functools.lru_cache(maxsize=4)
 def _mel_basis(sample_rate: int, n_fft: int, num_mels: int, fmin: float, fmax: float) -> np.ndarray:
-    import librosa
-
-    return librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=num_mels, fmin=fmin, fmax=fmax)
+    """Triangles of unit area (num_mels, n_fft / 2 + 1) on Slaney's scale: linear below 1 kHz, then
+    27 bands to a factor of 6.4. librosa, which needs seconds to load, has the same.
+    """
+    top, step = 15.0, np.log(6.4) / 27  # 1 kHz is band 15 on the scale
+    low, high = (
+        f / 1000 * top if f < 1000 else top + np.log(f / 1000) / step for f in (fmin, fmax)
+    )
+    bands = np.linspace(low, high, num_mels + 2)
+    edges = np.where(bands < top, bands / top * 1000, 1000 * np.exp(step * (bands - top)))  # Hz
+    widths = np.diff(edges)
+    distance = edges[:, None] - np.fft.rfftfreq(n_fft, 1 / sample_rate)  # (num_mels + 2, bins)
+    rising = -distance[:-2] / widths[:-1, None]
+    falling = distance[2:] / widths[1:, None]
+    triangles = np.maximum(0, np.minimum(rising, falling))
+    return (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
 
 
 def _normalize(decibels: np.ndarray, hp: HParams) -> np.ndarray:
@@ -154,15 +178,14 @@ def quiet_rows(wav: np.ndarray, rows: int, level: float) -> np.ndarray:
     """Which mel rows of `wav` (n,) lie in a pause: at least MEL_STEPS rows (0.2 s) in a row whose
     root mean square is below `level` dBFS. bool (rows,).
     """
-    import librosa
-    from scipy.ndimage import binary_opening
-
     hp = HParams
-    rms = librosa.feature.rms(y=wav, frame_length=hp.n_fft, hop_length=hp.hop_size)[0]
+    rms = np.sqrt(np.mean(_frames(wav, hp.n_fft, hp.hop_size, "constant") ** 2, axis=1))
     quiet = np.zeros(rows, bool)
     quiet[: len(rms)] = rms[:rows] < 10 ** (level / 20)
     # padded with what is at the ends, so that a pause there need not be longer
-    wide = binary_opening(np.pad(quiet, MEL_STEPS, mode="edge"), np.ones(MEL_STEPS))
+    wide = np.pad(quiet, MEL_STEPS, mode="edge")
+    begins = np.lib.stride_tricks.sliding_window_view(wide, MEL_STEPS).all(axis=1)
+    wide = np.convolve(begins, np.ones(MEL_STEPS)) > 0
     return wide[MEL_STEPS:-MEL_STEPS]
 
 

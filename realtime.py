@@ -74,7 +74,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--max_lag", type=seconds, default=MAX_LAG,
         help="drop frames that are later than this, in seconds; default %(default)s")
     add("--int8_speech", metavar="FILE",
-        help="speech to calibrate --int8 on; default: the file given as --audio")
+        help="speech to check 8 bits on; default: the file given as --audio, or a sample")
     add("--report", metavar="FILE.json", help="write what was measured: latency, drops, drift")
     # fmt: on
     add_arguments(parser)
@@ -106,7 +106,7 @@ def main(args: argparse.Namespace) -> None:
         stream = enter(LipSyncStream(lipsync, args.face, sound.rate, int8_speech, **options))
         inbox = enter(Inbox(sound, args.seconds))
         enter(ended_by_signals(inbox.stop))
-        print("ready", file=sys.stderr)
+        print(f"ready\nnetwork: {stream.describe()}", file=sys.stderr)
         report = run_live(stream, inbox, sink, sound.rate, args.max_lag)
     print(report, file=sys.stderr)
     if args.report:

@@ -1,18 +1,17 @@
 """The generator on the fastest engine there is: OpenVINO, PyTorch or ONNX Runtime, bytes to bytes.
 
-In code: `create_backend(model, "cpu").generate(faces, mels)`.
+In code: `open_backend("checkpoints/open.pth").generate(faces, mels)`, or `create_backend(model)`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import os
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from backends.base import Backend
-from errors import InputError, MissingPackage
+from backends.base import Backend, Facts, facts_of
+from errors import InputError, MissingPackage, require_file, require_package
+from models.openvino_core import require_openvino
 
 if TYPE_CHECKING:
     import torch
@@ -25,42 +24,79 @@ NAMES = ("auto", "torch", "openvino", "onnx")
 logger = logging.getLogger(__name__)
 
 
+def open_backend(
+    path: str | os.PathLike, device: str = "cpu", name: str = "auto", cache_dir: str | None = None
+) -> Backend:
+    """The generator in a file on an engine: weights, .pth, or what `python -m backends export`
+    wrote, .onnx or .xml, which needs no torch.
+
+    name: as of create_backend. cache_dir: where OpenVINO's networks are kept, "user" for the user's
+    cache folder; None: nowhere. InputError where the file or the engine cannot be used.
+    """
+    path = require_file(path, "checkpoint")
+    if path.endswith((".onnx", ".xml")):
+        from backends.exported import open_exported
+
+        return open_exported(path, device, name, on_openvino(device, name))
+    if cache_dir and on_openvino(device, name):
+        from backends.cache import NetworkCache
+        from backends.openvino import OpenVINOBackend
+
+        cache = NetworkCache(cache_dir, path)
+        if facts := cache.notes().get("facts"):
+            return OpenVINOBackend(Facts(**facts), lambda: _load(path), cache)
+        model = _load(path)
+        cache.note(facts=vars(facts_of(model)))
+        return OpenVINOBackend(model, cache=cache)
+    return create_backend(_load(path), device, name)
+
+
 def create_backend(
-    model: nn.Module,
-    device: torch.device | str = "cpu",
-    name: str = "auto",
-    calibration: Iterable[tuple[np.ndarray, ...]] | None = None,
+    model: nn.Module, device: torch.device | str = "cpu", name: str = "auto"
 ) -> Backend:
     """`model` (a generator in eval mode with img_size) on an engine.
 
-    name: "auto" is OpenVINO on a CPU where it is installed, else PyTorch. calibration: batches of
-    (faces, mels) or (faces, mels, references), as for generate, of the user's own frames; given
-    them, OpenVINO computes in int8.
-    InputError where the engine is not installed or cannot do it.
+    name: "auto" is OpenVINO on a CPU where it is installed, else PyTorch. InputError where the
+    engine is not installed or cannot do it.
     """
     import torch
 
     device = torch.device(device)
     if name not in NAMES:
         raise InputError(f"unknown back end {name!r}; choose one of {', '.join(NAMES)}")
-    if calibration is not None and (name not in ("auto", "openvino") or device.type != "cpu"):
-        raise InputError("int8 needs the openvino back end on the CPU")
     if name == "onnx":
         from backends.onnx import OnnxBackend
 
         return OnnxBackend(model, device)
-    if name == "openvino" or (name == "auto" and device.type == "cpu"):
-        from backends.openvino import OpenVINOBackend, quantized
+    if on_openvino(device.type, name):
+        from backends.openvino import OpenVINOBackend
 
-        if device.type != "cpu":
-            raise InputError(f"the openvino back end runs on the CPU, not on {device}")
-        try:
-            backend = OpenVINOBackend(model)
-            return backend if calibration is None else quantized(backend, calibration)
-        except MissingPackage as error:
-            if name == "openvino" or calibration is not None:
-                raise
-            logger.info("PyTorch is used: %s", error)
+        return OpenVINOBackend(model)
     from backends.torch import TorchBackend
 
     return TorchBackend(model, device)
+
+
+def on_openvino(device: str, name: str) -> bool:
+    """Whether `name` means OpenVINO; InputError where it must and cannot."""
+    if name not in ("auto", "openvino"):
+        return False
+    if not device.startswith("cpu"):
+        if name == "openvino":
+            raise InputError(f"the openvino back end runs on the CPU, not on {device}")
+        return False
+    try:
+        require_openvino("the openvino back end")
+    except MissingPackage as error:
+        if name == "openvino":
+            raise
+        logger.info("PyTorch is used: %s", error)
+        return False
+    return True
+
+
+def _load(path: str) -> nn.Module:
+    require_package("torch", "a .pth", "-r requirements.txt, or give an exported .onnx or .xml")
+    from models.checkpoint import load_generator
+
+    return load_generator(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,20 @@ if TYPE_CHECKING:
     from torch import nn
 
 CHUNK = 8  # frames that a CPU computes at once: more is no faster and takes more memory
+
+
+@dataclass
+class Facts:
+    """What a back end must know of a generator that it does not hold: size, whether it splits."""
+
+    img_size: int
+    splits: bool = False
+
+
+def facts_of(model: nn.Module | Facts) -> Facts:
+    if isinstance(model, Facts):
+        return model
+    return Facts(model.img_size, hasattr(model, "encode_face") and hasattr(model, "decode"))
 
 
 class Backend:
@@ -23,16 +38,29 @@ class Backend:
     """
 
     name = ""
+    precision = "float32"  # or "int8"; float16 on a GPU is PyTorch's own matter
     chunk: int | None = CHUNK  # None: a batch as it comes
 
-    def __init__(self, model: nn.Module) -> None:
-        self.img_size: int = model.img_size
-        self.splits = hasattr(model, "encode_face") and hasattr(model, "decode")
+    def __init__(self, model: nn.Module | Facts) -> None:
+        facts = facts_of(model)
+        self.img_size, self.splits = facts.img_size, facts.splits
         self._lock = threading.Lock()
 
     def describe(self) -> str:
         """Engine and version, precision, processor: for logs and benchmarks."""
         raise NotImplementedError
+
+    def start(self, still: bool) -> None:
+        """What is slow the first time may begin now, beside the caller's work."""
+
+    def warm_up(self, still: bool) -> None:
+        """Everything that is slow the first time, now, for a still face or for others."""
+        face = np.zeros((self.img_size, self.img_size, 3), np.uint8)
+        mel = np.zeros((1, 80, 16), np.float32)
+        if still:
+            self.generate_still(self.prepare(face), mel)
+        else:
+            self.generate(face[None], mel)
 
     def _run(self, part: str, *inputs: object) -> tuple:
         """Outputs of "whole", "encode" or "decode" (backends/torch.py). Those of "encode" stay

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backends.base import Backend
+from backends.exported import INPUTS, description
 from errors import InputError, require_package
 from media.files import replacing
+from models.openvino_core import cpu_threads
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -81,9 +83,10 @@ def to_onnx(
     axes: tuple,
     names: Sequence[str],
     outputs: Sequence[str] | None = None,
+    facts: dict | None = None,
 ) -> bytes:
     """`network` as serialised ONNX; axes: any_length() for an input with any number of frames, or
-    None.
+    None. facts: for the file's own metadata.
     """
     import torch
 
@@ -93,15 +96,17 @@ def to_onnx(
         program = torch.onnx.export(
             program, dynamo=True, input_names=names, output_names=outputs, verbose=False
         )
-    return program.model_proto.SerializeToString()
+    model = program.model_proto
+    for key, value in (facts or {}).items():
+        model.metadata_props.add(key=key, value=str(value))
+    return model.SerializeToString()
 
 
 def open_session(model: bytes, gpu: bool = False) -> onnxruntime.InferenceSession:
     import onnxruntime
-    import torch
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = cpu_threads()
     providers = ["CUDAExecutionProvider"] if gpu else []
     return onnxruntime.InferenceSession(model, options, [*providers, "CPUExecutionProvider"])
 
@@ -110,12 +115,13 @@ def export(model: nn.Module, path: str | os.PathLike) -> float:
     """Write `model` as ONNX and return how far its frames are from PyTorch's, at most.
 
     Inputs audio_sequences (N, 1, 80, 16) and face_sequences (N, 6, H, W), output frames
-    (N, 3, H, W), all float32, as in the model's forward. InputError, and no file, where ONNX
+    (N, 3, H, W), all float32, as in the model's forward; of a model with a mask also face_and_mask
+    (N, 4, H, W). Metadata: model, img_size, mask. InputError, and no file, where ONNX
     Runtime computes anything TOLERANCE or more away.
     """
     import torch
 
-    from backends.torch import on_cpu
+    from backends.torch import Masked, on_cpu
 
     _require_onnx("the export")
     model, size = on_cpu(model).eval(), model.img_size
@@ -125,14 +131,17 @@ def export(model: nn.Module, path: str | os.PathLike) -> float:
         audio = 8 * torch.rand(count, 1, 80, 16, generator=generator) - 4
         return audio, torch.rand(count, 6, size, size, generator=generator)
 
-    names = ["audio_sequences", "face_sequences"]
-    content = to_onnx(model, inputs(2), (any_length(), any_length()), names, ["frames"])
+    network, outputs = model, ["frames"]
+    if hasattr(model, "draw"):  # the mask, too, for --checkpoint_path (exported.py)
+        network, outputs = Masked(model), ["frames", "face_and_mask"]
+    axes = (any_length(), any_length())
+    content = to_onnx(network, inputs(2), axes, INPUTS, outputs, description(model))
     session, differences = open_session(content), []
     for count in (1, 3):
         tensors = inputs(count)
         with torch.inference_mode():
             expected = model(*tensors).numpy()
-        feed = {name: x.numpy() for name, x in zip(names, tensors, strict=True)}
+        feed = {name: x.numpy() for name, x in zip(INPUTS, tensors, strict=True)}
         differences.append(np.abs(session.run(None, feed)[0] - expected).max())
     difference = float(np.max(differences))  # NaN stays NaN
     if not difference < TOLERANCE:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from backends.base import Backend
+from models.face_compositor import compose
 
 MAX_GRAPHS = 4  # CUDA graphs kept, one for each batch size; each holds its own activations
 
@@ -67,6 +68,18 @@ class Decode(nn.Module):
         if hasattr(self.model, "draw"):
             return _drawn(self.model, audio, repeated)
         return _bytes(self.model.decode(audio, repeated))
+
+
+class Masked(nn.Module):
+    """A model with a mask as ONNX has it: its forward's frames, and (B, 4, H, W) to paste."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, audio: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        face, mask = self.model.draw(audio, self.model.encode_face(faces))
+        return compose(faces, face, mask), torch.cat((face, mask), dim=1)
 
 
 NETWORKS = {"whole": Whole, "encode": Encode, "decode": Decode}

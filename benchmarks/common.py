@@ -7,11 +7,14 @@ import contextlib
 import datetime
 import importlib.metadata
 import math
+import multiprocessing
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from errors import InputError
@@ -23,6 +26,11 @@ PACKAGES = ("torch", "openvino", "onnxruntime", "opencv-python", "av")
 TALK_SIZE = (1280, 720)  # width, height
 CYCLE = 8  # seconds of synthetic talk; longer videos repeat them
 K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+
+class OutOfMemory(InputError):
+    """What was to be measured does not fit."""
 
 
 def machine() -> str:
@@ -112,8 +120,20 @@ def best_times(steps: Mapping[K, Callable[[], object]], repeats: int, what: str)
     return best
 
 
-def random_checkpoint(path: str, name: str) -> str:
-    """A full-size model's file with weights as they are drawn: time does not depend on them."""
+def apart(work: Callable[..., T], *args: object) -> T:
+    """work(*args) in a fresh process, whose peak of memory is its own. OutOfMemory where it is
+    killed.
+    """
+    spawn = multiprocessing.get_context("spawn")  # a forked child begins with its parent's pages
+    try:
+        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+            return pool.submit(work, *args).result()
+    except BrokenProcessPool as error:
+        raise OutOfMemory("the measured process was killed: is there enough memory?") from error
+
+
+def random_checkpoint(path: str, name: str, width: float = 1.0, img_size: int = 96) -> str:
+    """A model's file with weights as they are drawn: time does not depend on them."""
     import torch
 
     from models import create_model
@@ -121,7 +141,7 @@ def random_checkpoint(path: str, name: str) -> str:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = create_model(name)
+        model = create_model(name, width, img_size)
     save_checkpoint(path, {"state_dict": model.state_dict(), "model": describe_model(model)})
     return path
 

@@ -27,10 +27,18 @@ SPAN = 0.2  # seconds; of many such spans the best counts: in the others somebod
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     # fmt: off
+    add_clips_arguments(parser)
+    parser.add_argument("--seconds", type=positive_float, default=5.0,
+        help="for each figure; default %(default)g")
+    # fmt: on
+
+
+def add_clips_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is loaded, and by how many."""
+    # fmt: off
     add = parser.add_argument
     add("--data_root", help="preprocessed clips; default: synthetic ones, made for the occasion")
-    add("--filelists", help="folder with train.txt; needed with --data_root")
-    add("--seconds", type=positive_float, default=5.0, help="for each figure; default %(default)g")
+    add("--filelists", help="folder of their lists, train.txt ...; needed with --data_root")
     add("--workers", type=positive, default=1, help="of the loader; default %(default)s")
     add("--clips", type=positive, default=8, help="synthetic clips of 8 s; default %(default)s")
     # fmt: on

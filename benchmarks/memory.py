@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import contextlib
 import os
+import subprocess
 import sys
+import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 
-from benchmarks.common import circumstances, print_report, write_report, write_talk
-from errors import InputError
+from benchmarks.common import apart, circumstances, print_report, write_report, write_talk
 from face_detection.arguments import detector_options
 from models.device import memory_bytes
 
@@ -47,15 +46,10 @@ def peak_memory(
     static: bool,
 ) -> dict:  # fmt: skip
     """Runs LipSync.run in a fresh process: {"peak_mb", "growth_mb", "frames", "run_seconds"}, MB of
-    2**20 bytes. backend: or "eager". InputError where it is killed, as where memory ends.
+    2**20 bytes. backend: or "eager". OutOfMemory as `apart`.
     """
     made = (checkpoint, args.device, detector, detector_options(args, detector))
-    spawn = multiprocessing.get_context("spawn")  # a forked child begins with its parent's pages
-    try:
-        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            return pool.submit(run_job, made, backend, face, audio, static).result()
-    except BrokenProcessPool as error:
-        raise InputError("the measured process was killed: is there enough memory?") from error
+    return apart(run_job, made, backend, face, audio, static)
 
 
 def run_job(made: tuple, backend: str, face: str, audio: str, static: bool) -> dict:
@@ -78,3 +72,21 @@ def run_job(made: tuple, backend: str, face: str, audio: str, static: bool) -> d
     took = time.perf_counter() - start  # loading and converting included
     sizes = {"peak_mb": peak / 2**20, "growth_mb": (peak - before) / 2**20}
     return sizes | {"frames": frames, "run_seconds": took}
+
+
+def command_peak(command: list[str], folder: str) -> tuple[float, int, str]:
+    """A program run in `folder`: the MB (2**20 bytes) it held at most, as seen every 20 ms, without
+    its children; its exit code; the last line that it wrote.
+    """
+    import psutil
+
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        with subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process:
+            held, peak = psutil.Process(process.pid), 0
+            while process.poll() is None:
+                with contextlib.suppress(psutil.Error):  # it ends meanwhile
+                    peak = max(peak, held.memory_info().rss)
+                time.sleep(0.02)
+        log.seek(0)
+        lines = log.read().strip().splitlines()
+    return peak / 2**20, process.returncode, lines[-1] if lines else "nothing was said"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from errors import InputError
+from errors import InputError, MissingPackage
 from models.openvino_core import openvino_core
 
 INPUT = 192  # side of the network's picture
@@ -60,8 +60,8 @@ class FaceLandmarks:
         path = model_path()
         try:
             core = openvino_core()
-        except ImportError as error:
-            raise MissingLandmarks(f"lip landmarks need openvino ({error})") from error
+        except MissingPackage as error:
+            raise MissingLandmarks(f"lip landmarks: {error}") from error
         network = core.read_model(path)
         network.reshape([BATCH, INPUT, INPUT, 3])
         compiled = core.compile_model(network, "CPU", {"INFERENCE_NUM_THREADS": 1})

@@ -11,21 +11,25 @@ import itertools
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from backends.api import NAMES
+from backends.base import Backend
 from errors import InputError, require_file
 from face_detection import DETECTORS
 from face_detection.arguments import add_detector_arguments, detector_options
 from lipsync.options import Options, positive
+from models.shipped import SAMPLE_FACE, SAMPLE_VOICE
 
 # torch, OpenCV and the detectors are imported inside the functions, so that --help answers at once
 
 DEFAULT_DETECTOR = "centerface"  # embedded
-CALIBRATION = 96  # frames that --int8 looks at first
+CHECKED = 64  # of a face's first frames: half of them calibrate int8, half check it
+SHIPPED = 32  # frames of the sample that calibrate int8, too
 SILENT = 1e-3  # -60 dBFS; in a frame that talks the network would follow that frame's own lips
 CLOSEUP = 4  # times as large as what the network draws: worth a word
 BATCH_BYTES = 2**26  # full frames of one batch; about four batches are held in all
@@ -46,10 +50,11 @@ class Summary:
 class LipSync:
     """A loaded generator and face detector.
 
-    checkpoint: generator weights, released or trained here. backend: see backends/api.py; int8: its
-    network in 8 bits (OpenVINO), calibrated on the first face. detector: "centerface" (embedded),
-    "sfd" (the paper's) or "boxes"; detector_options go to create_detector. Raises InputError where
-    a file cannot be used.
+    checkpoint: generator weights, released or trained here, or a network exported of them (.onnx,
+    .xml). backend: see backends/api.py; int8: its network in 8 bits (OpenVINO), calibrated once,
+    checked on every face. detector: "centerface" (embedded), "sfd" (the paper's) or "boxes";
+    detector_options go to create_detector. cache_dir: where converted networks are kept: "user",
+    the user's cache folder, another, or "none". Raises InputError where a file cannot be used.
     """
 
     def __init__(
@@ -60,18 +65,21 @@ class LipSync:
         detector_options: dict | None = None,
         backend: str = "auto",
         int8: bool = False,
+        cache_dir: str = "user",
     ) -> None:
-        from backends.api import create_backend
-        from models.checkpoint import load_generator
-        from models.device import select_device
+        from backends.api import open_backend
+        from models.device import device_name
 
-        self.device = select_device(device)
-        model = load_generator(checkpoint)
-        self.img_size = model.img_size
-        if int8 and (backend not in ("auto", "openvino") or self.device.type != "cpu"):
-            raise InputError("--int8 needs the openvino back end on the CPU")
-        self._float_model = model if int8 else None  # until the first face calibrates it
-        self.backend = None if int8 else create_backend(model, self.device, backend)
+        self.device = device_name(device)
+        found = open_backend(
+            checkpoint, self.device, backend, None if cache_dir == "none" else cache_dir
+        )
+        self.img_size, self._auto = found.img_size, backend == "auto"
+        self._float = found  # what int8 is made of and checked against
+        if int8 and found.name != "openvino":
+            raise InputError("--int8 needs the openvino back end on the CPU, and no .onnx")
+        # None: int8, checked on every face; a network read from a file may be that already
+        self.backend = None if int8 and found.precision == "float32" else found
         self._detector = None
         self._detector_name, self._detector_options = detector, detector_options or {}
         files = (self._detector_options.get(name) for name in ("path", "weights"))
@@ -90,13 +98,32 @@ class LipSync:
             self._detector.reset()  # every run begins with the first frame
         return self._detector
 
-    def find(self, face: str, opts: Options, count: int, report: Report | None = None):
-        """The FaceSource of a picture or video for `count` frames of speech, with its reference."""
+    def find(
+        self, face: str, opts: Options, count: int, report: Report | None = None, live: bool = False
+    ):
+        """The FaceSource of a picture or video for `count` frames of speech, with its reference.
+        The network that will draw it, `live` or not, starts beside the search.
+        """
+        from backends.quantize import find_int8
         from lipsync.reference import find_reference
-        from lipsync.source import find_source
+        from lipsync.source import find_source, source_fps
+        from media.picture import is_image
 
+        if self.draws_int8(live):
+            threading.Thread(target=find_int8, args=(self._float,)).start()
+        else:
+            self.backend.start(opts.static or is_image(face))
         key = {"detector": self._detector_name, **self._detector_options}
-        source = find_source(face, opts, count, lambda: self.detector, key, report)
+        if opts.track and self._detector_name != "boxes":
+            key["tracked"] = max(1, round(source_fps(face, opts) / opts.det_every))
+
+        def finder() -> object:
+            from face_detection.tracked import TrackedDetector
+
+            tracked = key.get("tracked")
+            return TrackedDetector(self.detector, tracked) if tracked else self.detector
+
+        source = find_source(face, opts, count, finder, key, report)
         source.reference = find_reference(source, self.img_size, self._picture_detector)
         stretch = source.face_size() / self.img_size
         if stretch >= CLOSEUP:
@@ -185,15 +212,14 @@ class LipSync:
 
         opts = source.opts
         colour = ColorMatch() if opts.match_color else None
-        if self.backend is None:
-            self.quantize(source, chunks)
+        backend = self.backend or self.int8_of(source, chunks)
         with contextlib.ExitStack() as stack:
             first, shown = _peek(source.frames(len(chunks), picks))
             chunks = chunks if picks is None else [chunks[index] for index in picks]
             size = self._batch_size(first[0], opts)
             shown = stack.enter_context(ahead(shown, size))
             # a generator's own stage: its items are lists, one a batch
-            made = self._generated(zip(shown, chunks, strict=False), size, source)
+            made = self._generated(zip(shown, chunks, strict=False), size, source, backend)
             if opts.enhance:
                 made = enhanced(
                     itertools.chain.from_iterable(made), opts.enhance, opts.enhance_size
@@ -207,25 +233,48 @@ class LipSync:
                         draw_mark(frame, opts.mark)
                     yield frame
 
-    def quantize(self, source, chunks: Sequence[np.ndarray]) -> None:
-        """Compute in 8 bits from now on, calibrated on the first frames of this face and speech."""
-        from backends.api import create_backend
+    def draws_int8(self, live: bool) -> bool:
+        """Whether in 8 bits: as asked, or live with --backend auto where such a network is kept."""
+        from backends.quantize import has_int8
+
+        return self.backend is None or (
+            live and self._auto and self.backend is self._float and has_int8(self._float)
+        )
+
+    def int8_of(self, source, chunks: Sequence[np.ndarray]) -> Backend:
+        """The back end for this face and speech: 8 bits, calibrated on its first frames and the
+        sample's where the cache has no such network, or float32 where the check finds it too far
+        off. `source`, `chunks`: as of `frames`.
+        """
+        from backends.quantize import find_int8, quantized
+        from lipsync.source import find_source
+
+        if self.backend and not find_int8(self._float):  # not asked for, and not to be read
+            return self.backend
+
+        def sample() -> Iterator[tuple]:
+            if SAMPLE_FACE.is_file() and SAMPLE_VOICE.is_file():
+                finder, key = self._picture_detector, {"detector": "any"}
+                found = find_source(str(SAMPLE_FACE), Options(), SHIPPED, finder, key)
+                yield from self._batches(found, sample_speech(found.fps), SHIPPED)
+
+        return quantized(self._float, self._batches(source, chunks, CHECKED), sample)
+
+    def _batches(self, source, chunks: Sequence[np.ndarray], count: int) -> list[tuple]:
+        """(faces, mels, reference) of the first `count` faces, as Backend.generate takes them."""
         from face_detection.track import batched, crop_face
 
-        shown = itertools.islice(zip(source.frames(len(chunks)), chunks, strict=False), CALIBRATION)
-        crops = ((crop_face(f, b, self.img_size), mel) for (f, b), mel in shown if b is not None)
-        batches = [
-            (*map(np.stack, zip(*b, strict=True)), source.reference) for b in batched(crops, 8)
-        ]
-        self.backend = create_backend(self._float_model, self.device, "openvino", batches)
-        self._float_model = None
+        shown = zip(source.frames(len(chunks)), chunks, strict=False)
+        seen = itertools.islice(((f, b, mel) for (f, b), mel in shown if b is not None), count)
+        crops = ((crop_face(f, b, self.img_size), mel) for f, b, mel in seen)
+        return [(*map(np.stack, zip(*b, strict=True)), source.reference) for b in batched(crops, 8)]
 
     def _batch_size(self, frame: np.ndarray, opts: Options) -> int:
         """As asked, but less for large frames and for networks of larger faces."""
         asked = opts.wav2lip_batch_size * 96**2 // self.img_size**2
         return max(1, min(asked, BATCH_BYTES // frame.nbytes))
 
-    def _generated(self, shown: Iterator, size: int, source) -> Iterator[list]:
+    def _generated(self, shown: Iterator, size: int, source, backend) -> Iterator[list]:
         """Batches of ((frame, box), its new face (S, S, 3) or None)."""
         from face_detection.track import batched, crop_face
 
@@ -239,12 +288,20 @@ class LipSync:
                     if features is None:
                         frame, box, _ = found[0]
                         crop = crop_face(frame, box, self.img_size)
-                        features = self.backend.prepare(crop, source.reference)
-                    faces = iter(self.backend.generate_still(features, mels))
+                        features = backend.prepare(crop, source.reference)
+                    faces = iter(backend.generate_still(features, mels))
                 else:
                     crops = [crop_face(frame, box, self.img_size) for frame, box, _ in found]
-                    faces = iter(self.backend.generate(np.stack(crops), mels, source.reference))
+                    faces = iter(backend.generate(np.stack(crops), mels, source.reference))
             yield [(item, None if item[1] is None else next(faces)) for item, _ in batch]
+
+
+def sample_speech(fps: float, seconds: float = 4.0) -> list[np.ndarray]:
+    """Mel windows of the voice in samples/, one a video frame."""
+    from audio import speech_chunks
+    from media.read import load_audio
+
+    return speech_chunks(load_audio(SAMPLE_VOICE)[: round(16000 * seconds)], fps, faithful=False)
 
 
 def _peek(items: Iterator) -> tuple:
@@ -257,13 +314,16 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     # fmt: off
     add = parser.add_argument
     add("--checkpoint_path", metavar="FILE",
-        help="generator weights; default: those that ship, checkpoints/open.pth")
+        help="generator weights, .pth, or a network that python -m backends export wrote, .onnx or "
+        ".xml; default: the weights that ship, checkpoints/open.pth")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     add("--backend", choices=NAMES, default="auto",
         help="what runs the network; auto: the fastest that is installed")
     add("--int8", action="store_true",
-        help="compute in 8 bits (OpenVINO on the CPU), calibrated on the face's first frames; "
-        "refused where the frames would differ visibly")
+        help="compute in 8 bits (OpenVINO on the CPU): calibrated once, checked on each face; "
+        "float32 where the frames would differ visibly")
+    add("--cache_dir", default="user", metavar="FOLDER",
+        help="where converted networks are kept; none: nowhere; default: the user's cache folder")
     add_detector_arguments(parser, DETECTORS)
     add("--det_size", type=positive,
         help="search frames scaled down to this longer side; default 480 (sfd: as they are)")
@@ -276,5 +336,5 @@ def create_lipsync(args: argparse.Namespace) -> LipSync:
 
     return LipSync(
         generator_path(args.checkpoint_path), args.device, args.detector, detector_options(args),
-        args.backend, args.int8,
+        args.backend, args.int8, args.cache_dir,
     )  # fmt: skip

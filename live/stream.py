@@ -27,8 +27,10 @@ class LipSyncStream:
 
     face: a picture, encoded once, or a video, searched once, then decoded again as it is played
     over and over (pad "loop", "bounce", or "hold"). sample_rate: of the pcm. options: see Options.
-    int8_speech: a file with speech to calibrate a LipSync(int8=True) on. A context manager: `close`
-    ends the decoding thread. InputError where the face or an option cannot be used.
+    A LipSync whose backend is "auto" computes in int8 where its cache has such a network, as
+    LipSync(int8=True) does in any case; int8_speech: a file with speech to check it on, else the
+    sample's. A context manager: `close` ends the decoding thread. InputError where the face or an
+    option cannot be used.
     """
 
     def __init__(
@@ -47,17 +49,21 @@ class LipSyncStream:
         opts = live_options(options)
         self.fps = source_fps(require_file(face, "face"), opts)
         count = 1 if is_image(face) or opts.static else count_frames(face, self.fps)
-        self.source = lipsync.find(face, opts, count)
-        if lipsync.backend is None:
-            _calibrate(lipsync, self.source, int8_speech)
+        self.source = lipsync.find(face, opts, count, live=True)
         self._backend, self._size = lipsync.backend, lipsync.img_size
         self._colour = ColorMatch() if opts.match_color else None
+        if lipsync.draws_int8(live=True):
+            self._backend = lipsync.int8_of(self.source, _speech(self.source.fps, int8_speech))
         self._speech, self._resampler = SpeechStream(self.fps), _Resampler(sample_rate)
         with contextlib.ExitStack() as stack:
             # no more than a few frames in memory, however large they are
             self._shown = stack.enter_context(ahead(self.source.endless(), AHEAD))
             self._warm_up()
             self._stack = stack.pop_all()
+
+    def describe(self) -> str:
+        """The engine that draws, and its precision."""
+        return self._backend.describe()
 
     def _warm_up(self) -> None:
         """What is slow the first time must not be so during the speech."""
@@ -188,11 +194,13 @@ class _Resampler:
         return np.concatenate([np.zeros(0, np.float32), *(f.to_ndarray()[0] for f in frames)])
 
 
-def _calibrate(lipsync, source, speech: str | None) -> None:
+def _speech(fps: float, path: str | None) -> list[np.ndarray]:
+    """Mel windows to check int8 on."""
     from audio import speech_chunks
+    from lipsync.engine import sample_speech
     from media.read import load_audio
 
-    if speech is None:
-        raise InputError("int8 needs speech to be calibrated on: give --int8_speech FILE")
-    wav = load_audio(speech)[: INT8_SECONDS * SAMPLE_RATE]
-    lipsync.quantize(source, speech_chunks(wav, source.fps, faithful=False))
+    if path is None:
+        return sample_speech(fps)
+    wav = load_audio(path)[: INT8_SECONDS * SAMPLE_RATE]
+    return speech_chunks(wav, fps, faithful=False)

@@ -1,26 +1,56 @@
-"""OpenVINO's one core of a process, for the back end and the landmarks alike."""
+"""OpenVINO, imported here and nowhere else, and its one core of a process."""
 
 from __future__ import annotations
 
 import functools
+import os
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
+
+from errors import require_package
 
 if TYPE_CHECKING:
     import openvino
 
-# Importing OpenVINO or NNCF reports home unless this package, which does it, is absent
+# What OpenVINO and NNCF report home with, from a forked process that may hang where there is no
+# network; whichever is imported first looks for it, so it must seem absent before
 sys.modules.setdefault("openvino_telemetry", None)
+
+
+def require_openvino(what: str, package: str = "openvino") -> ModuleType:
+    """OpenVINO, or "nncf", after the line above: no other file imports them
+    (tests/test_openvino_core.py). MissingPackage as require_package, with `what` needs it.
+    """
+    return require_package(package, what, package)
 
 
 @functools.cache
 def openvino_core() -> openvino.Core:
-    """One for the process, its CPU plugin loaded. Each plugin gives the thread a signal stack.
-    Where plugins go in another order than they came, one frees the stack in use, and the next
-    signal that Python handles, Ctrl-C say, ends the process without a word.
+    """One for the process, its CPU plugin loaded; MissingPackage. Each plugin gives the thread a
+    signal stack. Where plugins go in another order than they came, one frees the stack in use, and
+    the next signal that Python handles, Ctrl-C say, ends the process without a word.
     """
-    import openvino
-
-    core = openvino.Core()
+    core = require_openvino("this network").Core()
     core.get_versions("CPU")
     return core
+
+
+def compiled(model: openvino.Model, threads: int) -> openvino.CompiledModel:
+    settings = {
+        # the default is bfloat16 where the processor has it: off by more than a grey level
+        "INFERENCE_PRECISION_HINT": "f32",
+        # "THROUGHPUT" computes batches side by side: about as fast, but one alone gets one core
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # video decoding, encoding and other programs run beside
+    }
+    return openvino_core().compile_model(model, "CPU", settings)
+
+
+def cpu_threads() -> int:
+    """PyTorch's number where it is loaded, else OMP_NUM_THREADS, else the cores at hand."""
+    if torch := sys.modules.get("torch"):
+        return torch.get_num_threads()
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) else len(os.sched_getaffinity(0))

@@ -11,6 +11,7 @@ from errors import InputError
 REPOSITORY = Path(__file__).resolve().parent.parent
 GENERATOR = REPOSITORY / "checkpoints" / "open.pth"  # for any face
 EXPERT = REPOSITORY / "checkpoints" / "open_expert.pth"
+SAMPLE_FACE, SAMPLE_VOICE = (REPOSITORY / "samples" / name for name in ("face.mp4", "voice.mp4"))
 SPEAKER = REPOSITORY / "checkpoints" / "grid_s1.pth"  # a generator of one speaker
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from warm_python import REPOSITORY, run_python
 
+import models.openvino_core  # noqa: F401  before a test imports OpenVINO
+
 GOLDEN = Path(__file__).resolve().parent / "golden"
 CORPUS = REPOSITORY.parent / "shared" / "corpus"
 INPUT_ROWS: list[tuple[str, str, str]] = []  # of test_inputs.py: what, its name, what came of it
 sys.path.insert(0, str(GOLDEN))  # fill.py: weights from a rule on names and shapes
+# converted networks of one run of the tests, not the user's
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="wav2lip_tests_")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 # in the background a shell lets tests ignore Ctrl-C, and with them all that they start
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -18,6 +18,17 @@ def test_mel_meets_the_golden_values(case):
     np.testing.assert_allclose(mel, golden[f"mel{case}"], atol=1e-4)
 
 
+def test_mel_bands_and_loudness_are_librosa_s():
+    librosa = pytest.importorskip("librosa")
+    ours = audio._mel_basis(16000, 800, 80, 55.0, 7600.0)
+    theirs = librosa.filters.mel(sr=16000, n_fft=800, n_mels=80, fmin=55, fmax=7600)
+    np.testing.assert_allclose(ours, theirs, atol=1e-7)
+    wav = np.random.default_rng(0).normal(0, 0.1, 4321).astype(np.float32)
+    frames = audio._frames(wav, 800, 200, "constant")
+    rms = librosa.feature.rms(y=wav, frame_length=800, hop_length=200)[0]
+    np.testing.assert_allclose(np.sqrt(np.mean(frames**2, axis=1)), rms, atol=1e-6)
+
+
 def test_silence_is_the_floor_and_loudness_is_bounded():
     assert (audio.melspectrogram(np.zeros(4000, np.float32)) == -4).all()
     noise = np.random.default_rng(0).uniform(-1, 1, 16000) * 1000

@@ -19,6 +19,7 @@ from face_detection.arguments import (
     detector_options,
     weights_files,
 )
+from face_detection.tracked import TrackedDetector
 
 # ---------------------------------------------------------------- the one way in
 
@@ -144,6 +145,45 @@ def test_centerface_decoding_keeps_the_chin_of_a_cut_face():
     np.testing.assert_allclose(rows, [[70, 0, 110, 102, 0.9]], rtol=1e-5)
     assert landmarks.shape == (1, 10)
     assert decode(*maps, (256, 256), threshold=0.95)[0].shape == (0, 5)
+
+
+def test_centerface_is_the_same_on_every_engine(centerface, astronaut):
+    assert centerface.backend == "openvino"
+    other = create_detector("centerface", backend="opencv")
+    for frame in (astronaut, astronaut[:300, :200]):
+        (expected,), (found,) = other.detect([frame]), centerface.detect([frame])
+        np.testing.assert_allclose(found, expected, atol=0.01)
+
+
+def test_a_face_is_followed(centerface, astronaut):
+    """A portrait that glides, in one picture with a second one; then another shot."""
+    searched = []
+
+    class Spy:
+        name, max_side = "spy", centerface.max_side
+
+        def detect(self, frames):
+            searched.append(frames[0].shape[:2])
+            return centerface.detect(frames)
+
+    room = np.full((480, 900, 3), 90, np.uint8)
+    frames = [room.copy() for _ in range(9)]
+    for k, frame in enumerate(frames):
+        frame[40:400, 20 + 3 * k : 380 + 3 * k] = astronaut[:360, 80:440]
+        frame[60:420, 500 - 3 * k : 860 - 3 * k] = astronaut[:360, 80:440]
+    cut = cv2.cvtColor(np.roll(255 - room, 1), cv2.COLOR_RGB2BGR)
+    cut[:360, :360] = astronaut[:360, 80:440][..., [1, 2, 0]]
+    tracked = TrackedDetector(Spy(), every=6)
+    found = tracked.detect([*frames, cut])
+    wide = [shape == (480, 900) for shape in searched]
+    assert [i for i, whole in enumerate(wide) if whole] == [0, 13, 20]  # 2 faces nearby each time
+    for boxes, frame in zip(found, frames, strict=False):
+        (expected,) = centerface.detect(frame[None])
+        assert len(boxes) == 2
+        for box, truth in zip(boxes, expected, strict=True):
+            near = min((abs(b.x1 - truth.x1), b) for b in boxes)[1]
+            np.testing.assert_allclose(near[:4], truth[:4], atol=0.08 * (truth.x2 - truth.x1))
+            assert box.score > 0.5
 
 
 def test_centerface_refuses_what_it_cannot_be_made_from():

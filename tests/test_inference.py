@@ -11,9 +11,9 @@ import torch
 from conftest import GOLDEN, assert_refused, pixels, run_script, write_video
 from test_enhance import INVERT, command
 
-from backends import api
 from errors import InputError
 from inference import LipSync, Options, get_args_parser
+from lipsync.engine import SHIPPED
 from lipsync.source import source_fps
 from media.read import probe
 
@@ -129,22 +129,21 @@ def test_paste_mask_and_enhancer_are_those_asked_for(lipsync, out, tmp_path):
     assert np.abs(enhanced - (255 - hard)).max() <= 1
 
 
-def test_int8_is_calibrated_on_the_jobs_own_faces(weights, out, monkeypatch):
-    create, seen = api.create_backend, []
+def test_int8_is_calibrated_and_checked_on_the_jobs_own_faces(weights, out, monkeypatch):
+    seen = {}
 
-    def spied(model, device, name="auto", calibration=None):
-        if calibration is not None:
-            assert name == "openvino"
-            seen.extend(calibration)
-        return create(model, device, "torch")
+    def spied(backend, own, more):
+        seen["own"], seen["more"] = own, list(more())
+        return backend
 
-    monkeypatch.setattr(api, "create_backend", spied)
-    LipSync(weights, "cpu", int8=True).run(FACE, SPEECH, out, box=BOX)
-    faces, mels, references = zip(*seen, strict=True)
+    monkeypatch.setattr("backends.quantize.quantized", spied)
+    LipSync(weights, "cpu", int8=True, cache_dir="none").run(FACE, SPEECH, out, box=BOX)
+    faces, mels, references = zip(*seen["own"], strict=True)
     faces, mels = np.concatenate(faces), np.concatenate(mels)
     assert set(references) == {None}  # each frame its own
     crop = cv2.resize(pixels(FACE)[1].astype(np.uint8)[30:170, 40:150], (96, 96))
     assert (faces[1] == crop).all() and mels.shape == (len(pixels(out)), 80, 16)
+    assert sum(len(faces) for faces, *_ in seen["more"]) == SHIPPED
     with pytest.raises(InputError, match="--int8 needs the openvino"):
         LipSync(weights, "cpu", backend="torch", int8=True)
 

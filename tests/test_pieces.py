@@ -87,6 +87,12 @@ def test_cuts_are_told_from_motion():
     frames = [np.roll(scenes[0], i, axis=1) for i in range(6)] + [scenes[1]] * 3
     shots = ShotCuts()
     assert [shots.feed(i, frame) for i, frame in enumerate(frames)] == [i == 6 for i in range(9)]
+    scenedetect = pytest.importorskip("scenedetect")
+    theirs = scenedetect.ContentDetector(min_scene_len=0)
+    for number, frame in enumerate(frames):
+        small = cv2.resize(frame, (160, 120), interpolation=cv2.INTER_AREA)
+        found = theirs.process_frame(scenedetect.FrameTimecode(number, fps=25.0), small)
+        assert bool(found) == (number == 6)
 
 
 # Timing: a clapper. The box flashes and the sound clicks at the same known times.

@@ -41,6 +41,7 @@ NOT_RUN = {
     "python -m evaluation.scores_LSE --videos results/dubbed --protocol real --out "
     "results/dubbed_scores": "a track needs more than 100 frames: test_scores_lse.py",
     "pip install -r requirements-app.txt": "installs; test_app.py runs what it brings",
+    "pip install --no-deps -r requirements-run.txt": "installs; test_run.py runs without the rest",
     "python app.py --checkpoint_path checkpoints/wav2lip.pth": "serves on; test_app.py",
     "python benchmark.py data --data_root prepared --filelists prepared/filelists": "starts Python "
     "again and again; test_benchmark.py runs it",
@@ -222,7 +223,7 @@ def test_flags_exist():
              for path in REPOSITORY.glob(place)]  # fmt: skip
     scripts = [(str(path.relative_to(REPOSITORY)),) for path in files
                if "run_cli(main, " in path.read_text()]  # fmt: skip
-    scripts += [("benchmark.py", part) for part in ("data", "inference")]
+    scripts += [("benchmark.py", part) for part in ("data", "inference", "train", "released")]
     text = " ".join(help_of(*script) for script in (*scripts, ("backends/__main__.py", "export")))
     known = set(re.findall(r"--\w+", text)) | EXTERNAL
     for page in TEXTS:

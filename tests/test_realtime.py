@@ -106,3 +106,20 @@ def test_sound_of_another_kind(lipsync):
         with pytest.raises(InputError, match="finite"):
             stream.feed(np.full(100, np.nan, np.float32))
         assert stream.feed(np.zeros(0, np.int16)) == [] and stream.flush() == []
+
+
+def test_live_takes_int8_that_is_kept_and_nothing_else_does(weights, tmp_path, monkeypatch):
+    pytest.importorskip("nncf")
+    kept, out, box = tmp_path / "kept", str(tmp_path / "a.mkv"), CASES["image"][1]["box"]
+    with LipSyncStream(LipSync(weights, "cpu", cache_dir=kept), FACE, box=box) as stream:
+        assert ", float32, " in stream.describe()  # none is there yet
+    LipSync(weights, "cpu", int8=True, cache_dir=kept).run(FACE, SPEECH, out, box=box)
+    monkeypatch.setattr("backends.quantize._calibrated", None)
+    lipsync = LipSync(weights, "cpu", cache_dir=kept)
+    with LipSyncStream(lipsync, FACE, box=box) as stream:
+        assert ", int8, " in stream.describe()
+    assert ", float32, " in lipsync.backend.describe()  # of inference.py, which was not asked
+    (network,) = kept.glob("*-whole-int8/network.bin")
+    network.write_bytes(b"damaged")
+    with LipSyncStream(LipSync(weights, "cpu", cache_dir=kept), FACE, box=box) as stream:
+        assert ", float32, " in stream.describe()

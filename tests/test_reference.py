@@ -52,11 +52,12 @@ def test_back_ends_take_references(name):
 def test_int8_takes_references():
     for package in ("openvino", "nncf"):
         pytest.importorskip(package)
-    from backends.openvino import MIN_CALIBRATION, MIN_SSIM, mean_ssim
+    from backends.quantize import MIN_SSIM, mean_ssim, quantized
 
-    model, (faces, mels) = generator(), samples(MIN_CALIBRATION)
+    model, (faces, mels) = generator(), samples(32)
     one = samples(1, seed=7)[0]
-    backend = create_backend(model, "cpu", calibration=[(faces, mels, one)])
+    backend = quantized(create_backend(model, "cpu"), [(faces, mels, one)])
+    assert ", int8, " in backend.describe()
     expected = eager(model, faces, mels, one)
     assert mean_ssim(expected, backend.generate(faces, mels, one)) > MIN_SSIM
 

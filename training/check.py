@@ -273,12 +273,19 @@ def _time(step: Callable, model, data, batch_size: int, device, hp: HParams) -> 
             f"more than {MOST_WAIT:.0%}: loading holds it up. More workers help: "
             f"--hparams num_workers=... (now {hp.num_workers})"
         )
-    if device.type == "cuda":
-        memory, where = torch.cuda.max_memory_allocated(device) / 2**30, "on the GPU"
-    else:
-        memory, where = memory_bytes()[1] / 2**30, "in this process"
+    memory, where = (
+        peak_memory(device),
+        "on the GPU" if device.type == "cuda" else "in this process",
+    )
     print(f"memory: {memory:.2f} GiB at most {where}")
     return {"step_seconds": seconds, "wait": wait, "memory_gib": memory}
+
+
+def peak_memory(device: torch.device) -> float:
+    """GiB that training took at most: of the GPU, where it is on one, else this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return memory_bytes()[1] / 2**30
 
 
 def _hours(steps: int, report: dict[str, float]) -> float:

@@ -1,0 +1,153 @@
+"""The released program beside this one: `python benchmark.py released --repo PATH`.
+
+The user's own checkout is run as its page says, unchanged, in turns with inference.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import common
+from benchmarks.inference import make_job
+from benchmarks.memory import command_peak
+from benchmarks.stages import Job
+from errors import InputError, require_file
+from lipsync.options import positive
+
+RELEASED = "released"
+OURS = Path(__file__).resolve().parent.parent / "inference.py"
+PARTS = ("inference.py", "face_detection/detection/sfd/sfd_detector.py")  # of a checkout
+WEIGHTS = "face_detection/detection/sfd/s3fd.pth"
+COLUMNS = {
+    "program": "program", "faces": "faces", "seconds": "seconds", "frames/s": "frames_per_second",
+    "x released": "speedup", "peak MB": "peak_mb",
+}  # fmt: skip
+# Runs the program where its detector's weights are absent. Random ones take as long, once no anchor
+# scores as a face (a real picture has few that do); then the box is said to have been found.
+WITHOUT_WEIGHTS = """
+import os, runpy, sys
+box, sys.argv = tuple(map(int, sys.argv[1].split(","))), sys.argv[2:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+import face_detection
+from face_detection.detection.sfd import net_s3fd, sfd_detector
+
+def drawn(*args, **kwargs):
+    state = net_s3fd.s3fd().state_dict()
+    for name, value in state.items():
+        if "mbox_conf" in name:
+            value *= 0
+            if name.endswith("bias"):
+                value[:-1] = 10
+    return state
+
+def found(self, images):
+    search(self, images)
+    return [box] * len(images)
+
+sfd_detector.load_url = drawn
+search = face_detection.FaceAlignment.get_detections_for_batch
+face_detection.FaceAlignment.get_detections_for_batch = found
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def add_released_arguments(parser: argparse.ArgumentParser) -> None:
+    # fmt: off
+    add = parser.add_argument
+    add("--repo", required=True, help="a checkout of the released code")
+    add("--python", default=sys.executable, metavar="FILE",
+        help="the interpreter that has what it needs (librosa below 0.10); default: this one")
+    add("--face", help="video with a face; default: a synthetic speaker, 1280x720")
+    add("--audio", help="speech; belongs to --face")
+    add("--checkpoint_path", metavar="FILE", help="generator; default: full size, random weights")
+    add("--seconds", type=common.positive_float, default=5.0, help="at most; default %(default)g")
+    add("--int8", action="store_true", help="measure ours in int8, too")
+    add("--repeats", type=positive, default=3, help="the best one counts; default %(default)s")
+    add("--json", metavar="FILE", help="write the figures there too")
+    # fmt: on
+
+
+def released_benchmark(args: argparse.Namespace) -> None:
+    """Print seconds and memory of both programs' whole processes, the face's box given and not."""
+    for part in PARTS:
+        if not os.path.isfile(os.path.join(args.repo, part)):
+            raise InputError(
+                f"--repo {args.repo} is no checkout of the released code: it has no {part} "
+                "(git clone https://github.com/Rudrabha/Wav2Lip)"
+            )
+    if bool(args.face) != bool(args.audio):
+        raise InputError("--face and --audio belong together")
+    common.require_writable(args.json)
+    if not (python := shutil.which(args.python)):
+        raise InputError(f"--python is not found: {args.python}")
+    args.python = os.path.abspath(python)
+    for what in ("face", "audio", "checkpoint_path"):
+        if path := getattr(args, what):
+            setattr(args, what, os.path.abspath(require_file(path, what)))
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = functools.partial(common.random_checkpoint, os.path.join(folder, "w.pth"))
+        args.checkpoint_path = args.checkpoint_path or drawn("Wav2Lip")
+        job, facts, peaks = make_job(args, folder), common.circumstances(), {}
+        os.mkdir(os.path.join(folder, "temp"))  # where the released program writes
+        ways, notes = commands(args, job, folder)
+        steps = {way: functools.partial(run, ways[way], folder, way, peaks) for way in ways}
+        for way in ways:
+            if way[0] != RELEASED:
+                steps[way]()  # its converted network is kept from now on
+        took = common.best_times(steps, args.repeats, "runs")
+    rows = []
+    for (name, faces), seconds in took.items():
+        row = {"program": name, "faces": faces, "seconds": seconds, "peak_mb": peaks[name, faces]}
+        row["frames_per_second"] = job.frames / seconds
+        rows.append(row | {"speedup": took[RELEASED, faces] / seconds})
+    common.print_report(f"whole processes, {job.frames} frames", facts, rows, COLUMNS)
+    print("faces: searched for, or their box given. Peak: of the process alone.", *notes)
+    common.write_report(args.json, facts, {"runs": rows, "frames": job.frames, "notes": notes})
+
+
+def commands(args: argparse.Namespace, job: Job, folder: str) -> tuple[dict, list[str]]:
+    """(program, faces) -> its command, and what is to be said of them."""
+    from face_detection import create_detector
+    from media.read import iter_frames
+
+    script, notes = os.path.abspath(os.path.join(args.repo, PARTS[0])), []
+    with contextlib.closing(iter_frames(job.face)) as frames:
+        found = create_detector("centerface").detect(next(frames)[1][None])[0]
+    if not found:
+        raise InputError(f"no face in the first frame of {job.face}")
+    x1, y1, x2, y2 = map(str, map(int, found[0][:4]))
+    rest = ["--checkpoint_path", args.checkpoint_path, "--face", job.face, "--audio", job.audio]
+    rest += ["--outfile", "out.mp4"]
+    starts = {RELEASED: [args.python, "-B", script]}  # writes nothing into the checkout
+    for precision in ("float32", "int8")[: 1 + args.int8]:
+        kept = [sys.executable, str(OURS), "--cache_dir", os.path.join(folder, "kept")]
+        starts[f"ours, {precision}"] = kept + ["--int8"] * (precision == "int8")
+    box = ["--box", y1, y2, x1, x2]
+    ways = {
+        (name, faces): start + rest + box * (faces == "given")
+        for name, start in starts.items() for faces in ("found", "given")
+    }  # fmt: skip
+    if not os.path.isfile(os.path.join(args.repo, WEIGHTS)):
+        start = [args.python, "-B", "-c", WITHOUT_WEIGHTS, ",".join((x1, y1, x2, y2)), script]
+        ways[RELEASED, "found"] = start + rest
+        notes.append(f"Random weights in its detector (no {WEIGHTS}): it is told the box.")
+    if not shutil.which("ffmpeg"):
+        notes.append("No ffmpeg: the released program's last step, sound, is left out.")
+    return ways, notes
+
+
+def run(command: list[str], folder: str, way: tuple[str, str], peaks: dict) -> None:
+    """One run in `folder`; peaks[way]: the MB that any of its runs held at most."""
+    made = Path(folder, "temp/result.avi" if way[0] == RELEASED else "out.mp4")
+    made.unlink(missing_ok=True)
+    peak, code, said = command_peak(command, folder)
+    if code or not made.is_file():
+        raise InputError(f"{way[0]}, face {way[1]}, ended with {code}: {said}")
+    peaks[way] = max(peaks.get(way, 0), peak)
