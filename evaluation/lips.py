@@ -14,6 +14,7 @@ video's mouth, `average` shows the clip's mean mouth. Means over the clips; lips
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -73,12 +74,15 @@ class LipJudge:
         self._true: dict[str, tuple] = {}
 
     def truth(self, path: str) -> tuple:
-        """A clip's FaceSource, its landmarks (N, 468, 2) and its speech."""
+        """A clip's FaceSource, its landmarks (N, 468, 2) and its speech. Its lips move even where
+        generators are to redraw a still frame.
+        """
         if path not in self._true:
             from media.read import load_audio
 
             wav = load_audio(path)
-            source = self.lipsync.find(path, self.opts, round(len(wav) / 16000 * FPS))
+            moving = dataclasses.replace(self.opts, static=False)
+            source = self.lipsync.find(path, moving, round(len(wav) / 16000 * FPS))
             points = find_landmarks(source.frames(len(source.boxes)))
             _warn_out_of_sync(path, points, wav)
             if len(self._true) >= REMEMBERED:
@@ -91,6 +95,8 @@ class LipJudge:
         from audio import speech_chunks
 
         source, _, _ = self.truth(video)
+        if self.opts.static:
+            source = dataclasses.replace(source, still=True, boxes=source.boxes[:1])
         chunks = speech_chunks(wav, FPS, self.opts.faithful, silence_gate=self.opts.silence_gate)
         frames = lipsync.frames(source, chunks)
         boxes = (source.boxes[index] for index in source.order(len(chunks)))

@@ -6,7 +6,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from conftest import CORPUS, assert_refused, run_script
+from conftest import CORPUS, REPOSITORY, assert_refused, run_script
 
 from evaluation import lips
 from evaluation.lips import BASELINES, COLUMNS, format_table, means, score_lips, warning
@@ -70,6 +70,22 @@ def test_the_baselines_are_told_from_talking(tmp_path, weights):
     assert len(results) == 3
     table = (tmp_path / "out" / "lips.md").read_text()
     assert table.startswith("| | follows | leak |") and "| copy |" in table
+
+
+@installed
+def test_a_still_frame_is_judged_against_lips_that_move(tmp_path):
+    (tmp_path / "pairs.txt").write_text("voice face\n")
+    result = run_script(
+        "-m", "evaluation.lips", "--checkpoint", REPOSITORY / "checkpoints" / "grid_s1.pth",
+        "--filelist", tmp_path / "pairs.txt", "--data_root", REPOSITORY / "samples",
+        "--out", tmp_path / "out", "--static",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    results = json.loads((tmp_path / "out" / "lips.json").read_text())
+    talking, copy = (means(summary) for summary in list(results.values())[:2])
+    assert copy["leak"] > 0.99 and copy["amplitude"] > 0.3  # the clips' own lips are not still
+    assert talking["amplitude"] > 0.3 and talking["follows"] > 0.1
+    assert abs(talking["leak"]) < 0.3 and talking["silence"] < 0.3
 
 
 def test_words_say_what_low_numbers_mean():
