@@ -322,6 +322,7 @@ def test_two_raters_a_kill_half_way_and_the_scores(study, tmp_path):
             for number in range(1, total // 2 + 1):
                 ann.judge(number, total, 4)
             bob.judge(1, total, 2)
+            bob.said(f"2 of {total}")
             bob.find("#send").click()  # without an answer
             bob.said("Answer all of it first")
             ann.said(f"{total // 2 + 1} of {total}")
