@@ -8,7 +8,7 @@ import gradio as gr
 
 from errors import InputError
 
-# of what needs no place in the queue
+# of what needs no place in the queue and refuses nothing: that would not be shown
 QUICK = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 FONTS = ["system-ui", "sans-serif"]  # gradio's own would be fetched
 # Nothing comes from elsewhere: gradio's trimming of videos would fetch a program and is hidden
@@ -37,6 +37,6 @@ def launch(page: gr.Blocks, host: str, port: int, max_mb: int, css: str = "") ->
     return address
 
 
-def refusal(text: str) -> gr.Error:
-    """One line for the user, to be raised."""
-    return gr.Error(html.escape(text), duration=None, print_exception=False)
+def refusal(text: str, seconds: float | None = None) -> gr.Error:
+    """One line for the user, to be raised; it stays until it is closed, or for so many seconds."""
+    return gr.Error(html.escape(text), duration=seconds, print_exception=False)

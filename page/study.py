@@ -7,7 +7,7 @@ import os
 import gradio as gr
 
 from errors import InputError
-from page.serve import QUICK, refusal
+from page.serve import refusal
 
 INTRO = """# How good are these videos?
 Watch each one with its sound, to its end, as often as you like. You may stop at any time: type the
@@ -53,7 +53,7 @@ def build_page(study, questions: dict[str, str], preferences: tuple[str, ...]) -
                 *(gr.update(value=file, visible=file is not None, label=label)
                   for file, label in zip([*files, None, None][:2], ("left", "right") if two
                                          else ("video", ""), strict=True)),
-                *[gr.update(value=None, visible=one)] * len(scales),
+                *(gr.update(value=None, visible=one) for _ in scales),  # gradio changes what it is given
                 gr.update(value=None, visible=two), gr.update(visible=bool(files)),
             ]  # fmt: skip
 
@@ -63,13 +63,15 @@ def build_page(study, questions: dict[str, str], preferences: tuple[str, ...]) -
             if len(study.items.get(item, ())) == 2:
                 given = {"preference": preference}
             if None in given.values():
-                raise refusal("Answer all of it first.")
+                raise refusal("Answer all of it first.", 5)
             try:
                 study.keep(name, item, **given)
             except (InputError, OSError) as error:
                 raise refusal(f"Your answer was not kept: {error}") from error
             return show(name)
 
-        gr.on([begin.click, rater.submit], show, rater, shown, **QUICK)
-        send.click(answer, [rater, item, choice, *scales], shown, **QUICK)
+        # by the queue: without it, a refusal is not shown
+        looks = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+        gr.on([begin.click, rater.submit], show, rater, shown, **looks)
+        send.click(answer, [rater, item, choice, *scales], shown, **looks)
     return page

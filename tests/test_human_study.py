@@ -280,6 +280,7 @@ class RaterPage(Page):
     def judge(self, number: int, total: int, score: int) -> None:
         """Answer the item that is the so manyth of all."""
         self.said(f"{number} of {total}")
+        assert not self.find("input:checked")  # nothing is left of the last
         if self.find("#choice input"):
             assert self.video("left")["src"] != self.video("right")["src"]
             self.pick("choice", "left")
