@@ -132,7 +132,7 @@ class Study:
         answers: dict[tuple[str, str], dict] = {}
         if not os.path.exists(self.log):
             return answers
-        with open(self.log, "rb") as file:
+        with self._lock, open(self.log, "rb") as file:
             *lines, torn = file.read().split(b"\n")
         for number, line in enumerate(lines, 1):
             try:

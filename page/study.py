@@ -40,7 +40,7 @@ def build_page(study, questions: dict[str, str], preferences: tuple[str, ...]) -
             """What stands on the page when `name` is to judge their next item."""
             name = " ".join((name or "").split())
             if not name:
-                raise refusal("Type your name first.")
+                raise refusal("Type your name first.", 5)
             try:
                 found, done = study.next(name)
             except InputError as error:
@@ -48,12 +48,12 @@ def build_page(study, questions: dict[str, str], preferences: tuple[str, ...]) -
             files = [os.path.join(study.clips, name) for name in study.items.get(found, ())]
             one, two = len(files) == 1, len(files) == 2
             text = f"{done + 1} of {len(study.items)}" if found else DONE
+            left, right = [*files, None, None][:2]
             return [
                 gr.update(value=name, interactive=False), gr.update(visible=False), text, found,
-                *(gr.update(value=file, visible=file is not None, label=label)
-                  for file, label in zip([*files, None, None][:2], ("left", "right") if two
-                                         else ("video", ""), strict=True)),
-                *(gr.update(value=None, visible=one) for _ in scales),  # gradio changes what it is given
+                gr.update(value=left, visible=bool(files), label="left" if two else "video"),
+                gr.update(value=right, visible=two),
+                *(gr.update(value=None, visible=one) for _ in scales),  # one each: gradio eats them
                 gr.update(value=None, visible=two), gr.update(visible=bool(files)),
             ]  # fmt: skip
 
