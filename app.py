@@ -128,7 +128,8 @@ def serving(lipsync, args: argparse.Namespace) -> Iterator[str]:
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
     from page.jobs import Jobs
-    from page.layout import build_page, launch
+    from page.layout import CSS, build_page
+    from page.serve import launch
 
     with private_folder() as root:
         served, ended = root / "served", threading.Event()
@@ -137,7 +138,7 @@ def serving(lipsync, args: argparse.Namespace) -> Iterator[str]:
         page = build_page(Jobs(lipsync, root, args.max_seconds), examples, args.max_mb)
         threading.Thread(target=_sweep_until, args=(ended, served), daemon=True).start()
         try:
-            yield launch(page, args.host, args.port, args.max_mb)
+            yield launch(page, args.host, args.port, args.max_mb, CSS)
         finally:
             ended.set()
             page.close(verbose=False)

@@ -18,6 +18,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Draw the curves of training runs.")
     parser.add_argument("runs", nargs="+", metavar="FOLDER", help="a folder with metrics.jsonl")
     parser.add_argument("--names", nargs="+", help="which numbers; default: all")
+    parser.add_argument("--hours", action="store_true", help="against hours of work, not steps")
     parser.add_argument("--out", default="curves.png", help="default: %(default)s")
     return parser
 
@@ -26,7 +27,7 @@ def main(args: argparse.Namespace) -> None:
     runs = {os.path.basename(os.path.normpath(folder)): folder for folder in args.runs}
     if len(runs) < len(args.runs):  # runs/expert of two projects
         runs = {folder: folder for folder in args.runs}
-    plot_curves(runs, args.out, args.names)
+    plot_curves(runs, args.out, args.names, args.hours)
     print(args.out)
 
 

@@ -46,7 +46,7 @@ def write_report(reports: Sequence[dict], out: str) -> str:
     write_json(os.path.join(out, "report.json"), whole, indent=2)
     shown = [
         "\n\n".join(warnings(reports)),
-        "## All measures\n\n" + _table([f"**{c}**" if c in names else c for c in columns], rows),
+        "## All measures\n\n" + table([f"**{c}**" if c in names else c for c in columns], rows),
         "`copy` keeps the video's mouth, `average` shows its mean: a sync loss may take either for "
         "talking.\nThe frames are compared with the truth for clips driven by their own "
         "sound, `real` is a true clip against itself;\nmost of a pasted frame is the true frame: "
@@ -73,7 +73,7 @@ def _head(report: dict) -> str:
     )
 
 
-def _table(header: Sequence, rows: Sequence[Sequence]) -> str:
+def table(header: Sequence, rows: Sequence[Sequence]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 2) + "---|"]
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     return "\n".join(lines)
@@ -196,7 +196,7 @@ def _paper_table(reports: Sequence[dict]) -> str:
         scores = (_score(summary, column) for column in SYNC["lse"])
         rows.append((name, *scores, _number(fid["fid"] if fid else None), ours))
     header = ("videos", "LSE-D (lower is better)", "LSE-C (higher)", "FID (lower)", "protocol")
-    text = "## The paper's table\n\n" + _table(header, rows)
+    text = "## The paper's table\n\n" + table(header, rows)
     fid = reports[0]["fid"]
     return text + (f"\n\nFID: {fid['warning']}." if fid and fid["warning"] else "")
 

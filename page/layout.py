@@ -1,9 +1,8 @@
-"""The web page of app.py, in gradio: its fields, what its buttons do, and how it is served."""
+"""The web page of app.py, in gradio: its fields, and what its buttons do."""
 
 from __future__ import annotations
 
 import contextlib
-import html
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ import gradio as gr
 
 from errors import InputError
 from page.jobs import Jobs, Stopped, parse_options, shown_flags
+from page.serve import QUICK, refusal
 
 FAULT = "Something went wrong here. It has been logged; please tell who runs this page."
 INTRO = """# Wav2Lip
@@ -22,15 +22,7 @@ video is synthetic wherever you show it; its metadata says so too.
 **Your files.** Uploads are deleted when their job ends; the result when your next job begins, when
 you close this page, or after an hour."""
 STAGES = {"faces": "Searching faces", "lips": "Redrawing", "original": "Copying the original"}
-# of what needs no place in the queue
-QUICK = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-FONTS = ["system-ui", "sans-serif"]  # gradio's own would be fetched
-# Nothing comes from elsewhere: gradio's trimming of videos would fetch a program and is hidden
-POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
-HEAD = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
 CSS = """
-[aria-label="Trim video to selection"] { display: none !important; }
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
 #options .form { background: none; display: grid;
   grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); }
 #speech { min-height: 300px; }
@@ -69,20 +61,6 @@ def build_page(jobs: Jobs, examples: dict[str, str], max_mb: int) -> gr.Blocks:
         stop.click(halt, inputs, [said, *inputs], cancels=[working], **QUICK)
         page.unload(leave)
     return page
-
-
-def launch(page: gr.Blocks, host: str, port: int, max_mb: int) -> str:
-    """Serve the page in threads of its own; its address. InputError where that cannot be had."""
-    theme = gr.themes.Default(font=FONTS, font_mono=["monospace"])
-    try:
-        _, address, _ = page.launch(
-            server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True,
-            max_file_size=max_mb * 2**20, ssr_mode=False, footer_links=[], theme=theme, css=CSS,
-            head=HEAD,
-        )  # fmt: skip
-    except OSError as error:
-        raise InputError(f"cannot listen at {host}, port {port}: choose another --port") from error
-    return address
 
 
 def _inputs(examples: dict[str, str], max_seconds: float, max_mb: int) -> list:
@@ -196,13 +174,9 @@ def _told() -> Iterator[None]:
     try:
         yield
     except Stopped as error:
-        raise _line("Stopped.") from error
+        raise refusal("Stopped.") from error
     except InputError as error:
-        raise _line(str(error)) from error
+        raise refusal(str(error)) from error
     except Exception as error:
         logging.getLogger("app").error("a job failed", exc_info=error)
-        raise _line(FAULT) from error
-
-
-def _line(text: str) -> gr.Error:
-    return gr.Error(html.escape(text), duration=None, print_exception=False)
+        raise refusal(FAULT) from error

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import PATIENCE, Page
 from conftest import REPOSITORY, assert_refused, run_script
 from test_app_jobs import files, speech
 
@@ -25,13 +25,6 @@ from app import serving, sweep, warm_up
 from backends.base import Backend
 from lipsync.engine import LipSync
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-CHROMIUM_FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic",
-                  "--no-first-run", "--disable-background-networking",
-                  "--disable-component-update", "--disable-sync",
-                  "--window-size=1280,1400")  # fmt: skip
-PATIENCE = 60  # seconds for what should take one or two
 MAX_SECONDS = 4
 
 
@@ -177,43 +170,14 @@ def test_warm_up_makes_every_network():
 @pytest.fixture
 def open_page(site, tmp_path):
     """Opens the page in a Chromium of its own."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if not CHROMIUM or not DRIVER:
-        pytest.skip("chromium and chromedriver are not installed")
     with contextlib.ExitStack() as stack:
-
-        def opened(name: str) -> Page:
-            options = webdriver.ChromeOptions()
-            options.binary_location = CHROMIUM
-            for flag in (*CHROMIUM_FLAGS, f"--user-data-dir={tmp_path / name}"):
-                options.add_argument(flag)
-            saved = {"download.default_directory": str(tmp_path / "downloads")}
-            options.add_experimental_option("prefs", saved)
-            service = webdriver.ChromeService(DRIVER)
-            driver = webdriver.Chrome(options=options, service=service)
-            stack.callback(driver.quit)
-            driver.get(site[0])
-            return Page(driver)
-
-        yield opened
+        yield lambda name: AppPage(site[0], tmp_path / name, stack)
 
 
-class Page:
-    """What a user does with the page."""
-
-    def __init__(self, driver) -> None:
-        self.driver = driver
+class AppPage(Page):
+    def __init__(self, *about) -> None:
+        super().__init__(*about)
         self.wait(lambda: self.find("#face_video input[type=file]"))
-
-    def find(self, selector: str):
-        return next(iter(self.driver.find_elements("css selector", selector)), None)
-
-    def wait(self, condition):
-        end = time.monotonic() + PATIENCE
-        while not (found := condition()):
-            assert time.monotonic() < end, self.find("body").text
-            time.sleep(0.1)
-        return found
 
     def give(self, field: str, path: object) -> None:
         """Upload into a field; its input goes when the file is there."""
@@ -222,23 +186,6 @@ class Page:
 
     def go(self) -> None:
         self.find("#go").click()
-
-    def said(self, words: str) -> None:
-        """Beside the result, or as an error."""
-        self.wait(lambda: words in self.find("body").text)
-
-    def video(self, field: str) -> dict:
-        """Play it from its beginning."""
-        state = (
-            f"const v = document.querySelector('#{field} video');"
-            "return v && {ready: v.readyState, duration: v.duration, at: v.currentTime, "
-            "src: v.currentSrc, fault: v.error && v.error.message}"
-        )
-        self.wait(lambda: (found := self.driver.execute_script(state)) and found["ready"] >= 2)
-        play = f"const v = document.querySelector('#{field} video'); v.muted = true; v.play()"
-        self.driver.execute_script(play)
-        self.wait(lambda: self.driver.execute_script(state)["at"] > 0)
-        return self.driver.execute_script(state)
 
 
 def test_a_bad_upload_then_a_video_that_plays(open_page, site, tmp_path):

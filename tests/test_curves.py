@@ -3,7 +3,7 @@ import pytest
 from conftest import assert_refused, run_script
 
 from errors import InputError
-from training.curves import plot_curves, read_metrics
+from training.curves import plot_curves, read_metrics, worked_hours
 
 LINES = """{"step": 1, "split": "train", "loss": 0.7}
 {"step": 2, "split": "train", "loss": 0.6}
@@ -28,8 +28,17 @@ def test_two_runs_in_one_picture(run, tmp_path):
     plot_curves({"a": str(run), "b": str(run)}, str(tmp_path / "two.png"))
     picture = cv2.imread(str(tmp_path / "two.png"))
     assert picture.shape[1] > 800 and picture.std() > 10  # two panels, and something in them
-    result = run_script("-m", "evaluation.curves", run, "--out", tmp_path / "one.png")
+    result = run_script("-m", "evaluation.curves", run, "--hours", "--out", tmp_path / "one.png")
     assert result.returncode == 0 and (tmp_path / "one.png").exists(), result.stderr
+
+
+def test_hours_are_those_of_work():
+    seconds = [0, 36, 72, 108, 1e6, 1e6 + 36, 1e6 + 30]  # stopped for days, then a clock put back
+    hours = worked_hours([{"time": 1e9 + x} for x in seconds])
+    assert hours == pytest.approx([0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.05])
+    assert worked_hours([{"time": 5.0}]) == [0]
+    slow = [{"time": hour * 3600} for hour in range(4)]
+    assert worked_hours(slow) == [0, 1, 2, 3]
 
 
 def test_no_log(tmp_path, run):

@@ -104,3 +104,46 @@ def test_training_curves(tmp_path):
     assert "two, step 2000: loss 0.25" in printed(outputs)
     assert "g: gate seen open at step 1000" in printed(outputs)
     assert not printed(outputs, "stderr")
+
+
+def write_report(folder, name: str, distances: dict[str, float]) -> None:
+    """What the notebook reads of a report; distances: of its clips, by our own expert."""
+    import cv2
+    import numpy as np
+
+    def group(shift: float) -> dict:
+        return {"by_video": {k: [{"sync_distance": d + shift}] for k, d in distances.items()}}
+
+    (folder / "scores").mkdir(parents=True)
+    groups = {"generated": group(0.1), "real": group(0), "wrong sound": group(0.5)}
+    groups["generated"]["by_video"]["lost"] = []
+    report = {"name": name, "pairs": 4, "sync": {"sync": groups},
+              "pictures": {"best clips": "best.png"}}  # fmt: skip
+    (folder / "report.json").write_text(json.dumps(report))
+    cv2.imwrite(str(folder / "best.png"), np.zeros((8, 8, 3), np.uint8))
+    (folder / "scores/lips_generator0.csv").write_text("video,follows,leak\na,0.9,0.1\nb,,0.2\n")
+    (folder / "scores/quality_own_sound.csv").write_text("video,psnr,psnr_mouth\na,30,25.5\n")
+    (folder / "report.md").write_text(
+        "# Evaluation\n\n**x**: the lips follow the video.\n\n## All measures\n\n| a |\n|---|\n| 1 "
+        "|\n\nThe end.\n\n## The paper's table\n\nnot shown\n"
+    )
+
+
+def test_results(tmp_path):
+    distances = {"a": 0.7, "b": 0.5, "c": 0.9}
+    for name in ("x/one", "two"):
+        write_report(tmp_path / "both" / name.replace("/", "_"), name, distances)
+    both = tmp_path / "both"
+    (both / "report.json").write_text(json.dumps({"names": ["x/one", "two"]}))
+    (both / "report.md").write_text((both / "two/report.md").read_text())
+    run = write_metrics(tmp_path / "run", 500, {"loss": math.sqrt}, {"loss": math.sqrt})
+    outputs = run_notebook("results.ipynb", report=str(both), runs={"run": run},
+                           out=str(tmp_path / "pictures"))  # fmt: skip
+    assert len(kinds(outputs, "image/png")) == 4  # spread, two sheets, hours
+    assert "x/one, two; 4 pairs" in printed(outputs)
+    assert "two: 3 of 4 clips have a sync_distance\n  0.600  b\n  0.800  a\n  1.000  c\n" in (
+        printed(outputs)
+    )
+    said = "".join(kinds(outputs, "text/markdown"))
+    assert "**x**" in said and "The end." in said and "not shown" not in said
+    assert not printed(outputs, "stderr")

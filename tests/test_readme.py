@@ -43,6 +43,10 @@ NOT_RUN = {
     "pip install -r requirements-app.txt": "installs; test_app.py runs what it brings",
     "pip install --no-deps -r requirements-run.txt": "installs; test_run.py runs without the rest",
     "python app.py --checkpoint_path checkpoints/wav2lip.pth": "serves on; test_app.py",
+    "python -m evaluation.human_study serve --study results/study": "serves on; "
+    "test_human_study.py",
+    "python -m evaluation.human_study score --study results/study": "nobody has answered; "
+    "test_human_study.py",
     "python benchmark.py data --data_root prepared --filelists prepared/filelists": "starts Python "
     "again and again; test_benchmark.py runs it",
 }
@@ -224,6 +228,7 @@ def test_flags_exist():
     scripts = [(str(path.relative_to(REPOSITORY)),) for path in files
                if "run_cli(main, " in path.read_text()]  # fmt: skip
     scripts += [("benchmark.py", part) for part in ("data", "inference", "train", "released")]
+    scripts += [("evaluation/human_study.py", part) for part in ("make", "serve", "score")]
     text = " ".join(help_of(*script) for script in (*scripts, ("backends/__main__.py", "export")))
     known = set(re.findall(r"--\w+", text)) | EXTERNAL
     for page in TEXTS:
