@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator
 
 from errors import InputError, require_file, run_cli
+from face_detection.arguments import weights_files
 from lipsync.engine import add_model_arguments, create_lipsync
 from lipsync.options import add_arguments, options_from, positive, seconds
 from live.loop import MAX_LAG, run_live
@@ -88,7 +89,10 @@ def main(args: argparse.Namespace) -> None:
     options = options_from(args)
     args.checkpoint_path = generator_path(args.checkpoint_path)
     # before torch and the weights take their time
-    keep_inputs(args.outfile, args.face, args.audio, args.checkpoint_path, args.boxes)
+    inputs = [args.face, args.audio, args.checkpoint_path, args.reference, args.int8_speech]
+    inputs += [args.boxes, *weights_files(args).values()]
+    for outfile in filter(None, (args.outfile, args.report)):
+        keep_inputs(outfile, *inputs)
     fps = source_fps(require_file(args.face, "face"), live_options(options))
     if fps < MIN_FPS:
         raise InputError(f"{fps:g} frames a second: live mode needs at least {MIN_FPS}")

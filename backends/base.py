@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from errors import InputError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -64,7 +66,8 @@ class Backend:
 
     def _run(self, part: str, *inputs: object) -> tuple:
         """Outputs of "whole", "encode" or "decode" (backends/torch.py). Those of "encode" stay
-        valid and may be inputs of "decode"; the others are arrays, valid until the next call.
+        valid and may be inputs of "decode"; the others are arrays, valid until the next call:
+        frames, and whether all of their numbers were finite.
         """
         raise NotImplementedError
 
@@ -75,7 +78,8 @@ class Backend:
         H = W = img_size; (N, H, W, 4) with a mask.
 
         references: what shows the network the whole face, mouth and all: one for each face, or one
-        (1, H, W, 3) for all; None: the faces themselves.
+        (1, H, W, 3) for all; None: the faces themselves. InputError where numbers come out that are
+        not finite: they would be black or grey pixels.
         """
         if len(faces) != len(mels):
             raise ValueError(f"{len(faces)} faces for {len(mels)} mel windows")
@@ -111,7 +115,12 @@ class Backend:
         with self._lock:
             for first in range(0, len(mels), step):
                 part = slice(first, first + step)
-                made = run(part, mels[part])[0]
+                made, *finite = run(part, mels[part])
+                if not np.all(finite):
+                    raise InputError(
+                        f"the network's output is not finite ({self.describe()}): its weights are "
+                        "too large for any picture"
+                    )
                 if not first:
                     frames = np.empty((len(mels), *made.shape[1:]), np.uint8)
                 frames[part] = made

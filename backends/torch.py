@@ -5,6 +5,7 @@ end. The other back ends convert the same networks (backends/api.py).
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from collections import Counter
 from itertools import pairwise
@@ -24,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 class Whole(nn.Module):
     """Faces uint8 BGR (N, H, W, 3), mel windows (N, 80, 16) and references, as the faces, -> frames
-    uint8 (N, H, W, 3); of a model with a mask the generated face, to be pasted by the mask, its
-    fourth channel.
+    uint8 (N, H, W, 3), and whether all of their numbers were finite, a bool; of a model with a mask
+    the generated face, to be pasted by the mask, its fourth channel.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
@@ -34,7 +35,7 @@ class Whole(nn.Module):
 
     def forward(
         self, faces: torch.Tensor, mels: torch.Tensor, references: torch.Tensor
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         audio, pictures = _audio(mels, self.dtype), _pictures(faces, references, self.dtype)
         if hasattr(self.model, "draw"):
             return _drawn(self.model, audio, self.model.encode_face(pictures))
@@ -61,9 +62,11 @@ class Decode(nn.Module):
         super().__init__()
         self.model, self.dtype = model, dtype
 
-    def forward(self, mels: torch.Tensor, *features: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, mels: torch.Tensor, *features: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         count = mels.shape[0]
-        repeated = tuple(x.expand(count, -1, -1, -1) for x in features)
+        repeated = tuple(x.to(self.dtype).expand(count, -1, -1, -1) for x in features)
         audio = _audio(mels, self.dtype)
         if hasattr(self.model, "draw"):
             return _drawn(self.model, audio, repeated)
@@ -115,16 +118,17 @@ def _pictures(faces: torch.Tensor, references: torch.Tensor, dtype: torch.dtype)
     return torch.cat((masked, reference), dim=1).to(dtype)
 
 
-def _drawn(model: nn.Module, audio: torch.Tensor, features: tuple) -> torch.Tensor:
-    """Face and mask, uint8 (N, H, W, 4). Not blended yet: the frame they go into is sharper than
-    the face that the model saw.
+def _drawn(model: nn.Module, audio: torch.Tensor, features: tuple) -> tuple:
+    """Face and mask, uint8 (N, H, W, 4), and whether all is finite. Not blended yet: the frame they
+    go into is sharper than the face that the model saw.
     """
     return _bytes(torch.cat(model.draw(audio, features), dim=1))
 
 
-def _bytes(frames: torch.Tensor) -> torch.Tensor:
+def _bytes(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     # truncated, not rounded, as in the released program; floor, since engines convert differently
-    return (frames.float() * 255).floor().to(torch.uint8).permute(0, 2, 3, 1)
+    pictures = (frames.float() * 255).floor().to(torch.uint8).permute(0, 2, 3, 1)
+    return pictures, frames.isfinite().all()
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
@@ -144,6 +148,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
 class TorchBackend(Backend):
     """PyTorch. On a GPU in float16, and a batch size that comes again is replayed as a CUDA graph.
+    What is not finite in float16 is computed once more in float32.
 
     half: float16; None = on a GPU.
     """
@@ -158,9 +163,10 @@ class TorchBackend(Backend):
         gpu = self.device.type == "cuda"
         self.dtype = torch.float16 if (gpu if half is None else half) else torch.float32
         self.chunk = None if gpu else self.chunk
-        model = fold_batch_norm(copy.deepcopy(model).eval()).requires_grad_(False)
-        model = model.to(self.device, self.dtype, memory_format=torch.channels_last)
-        self._networks = {part: network(model, self.dtype) for part, network in NETWORKS.items()}
+        self._model = model
+        folded = fold_batch_norm(copy.deepcopy(model).eval()).requires_grad_(False)
+        folded = folded.to(self.device, self.dtype, memory_format=torch.channels_last)
+        self._networks = {part: network(folded, self.dtype) for part, network in NETWORKS.items()}
         self._graphs: dict | None = {} if gpu else None  # None: no graphs
         self._seen: Counter = Counter()
 
@@ -169,22 +175,36 @@ class TorchBackend(Backend):
         where = torch.cuda.get_device_name(self.device) if gpu else self.device.type.upper()
         return f"torch {torch.__version__}, {str(self.dtype).removeprefix('torch.')}, {where}"
 
+    @functools.cached_property
+    def _exact(self) -> TorchBackend:
+        logger.warning("the network overflows in float16: float32 where it does, slower")
+        return TorchBackend(self._model, self.device, half=False)
+
     @torch.inference_mode()
     def _run(self, part: str, *inputs: object) -> tuple:
         tensors = [self._tensor(x) if isinstance(x, np.ndarray) else x for x in inputs]
         if part == "encode":  # once a picture: no graph
-            return self._networks[part](*tensors)
+            outputs = self._networks[part](*tensors)
+            finite = all(x.isfinite().all() for x in outputs)
+        else:
+            outputs = tuple(x.cpu().numpy() for x in self._computed(part, tensors))
+            finite = outputs[1]
+        if self.dtype == torch.float32 or finite:
+            return outputs
+        return self._exact._run(part, *inputs)
+
+    def _computed(self, part: str, tensors: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         if self._graphs is None:
-            return (self._networks[part](*tensors).cpu().numpy(),)
+            return self._networks[part](*tensors)
         with torch.cuda.device(self.device):  # of this thread
-            return (self._replayed(part, tensors).cpu().numpy(),)
+            return self._replayed(part, tensors)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         # torch wants arrays that it may write to
         return torch.from_numpy(np.require(array, requirements="CW")).to(self.device)
 
-    def _replayed(self, part: str, inputs: list[torch.Tensor]) -> torch.Tensor:
-        """The network's output, valid until the next replay."""
+    def _replayed(self, part: str, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The network's outputs, valid until the next replay."""
         key = (part, len(inputs[0]))
         self._seen[key] += 1
         if key not in self._graphs and self._seen[key] > 1 and len(self._graphs) < MAX_GRAPHS:
@@ -196,14 +216,14 @@ class TorchBackend(Backend):
                 self._graphs = None
         if not self._graphs or key not in self._graphs:
             return self._networks[part](*inputs)
-        graph, places, output = self._graphs[key]
+        graph, places, outputs = self._graphs[key]
         for place, tensor in zip(places, inputs, strict=True):
             place.copy_(tensor)
         graph.replay()
-        return output
+        return outputs
 
     def _capture(self, part: str, inputs: list[torch.Tensor]) -> tuple:
-        """(graph, its input tensors, its output tensor), after the warm-up that capture needs."""
+        """(graph, its input tensors, its output tensors), after the warm-up that capture needs."""
         network, places = self._networks[part], tuple(x.clone() for x in inputs)
         stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
         with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # fastest algorithms
@@ -214,5 +234,5 @@ class TorchBackend(Backend):
             torch.cuda.current_stream().wait_stream(stream)
             # thread_local: other threads may use the GPU meanwhile (a detector, say)
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                output = network(*places)
-        return graph, places, output
+                outputs = network(*places)
+        return graph, places, outputs

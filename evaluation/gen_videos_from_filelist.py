@@ -13,7 +13,6 @@ OUT/pairs.json; the ones made are in OUT/pairs.csv. The same command again conti
 from __future__ import annotations
 
 import argparse
-import glob
 import itertools
 import os
 from collections import Counter
@@ -27,6 +26,7 @@ from evaluation.score_table import ScoreTable
 from face_detection.arguments import add_detector_arguments, detector_options, detector_record
 from face_detection.track import NoFace
 from media.files import file_label
+from media.write import remove_leftovers
 
 if TYPE_CHECKING:
     from lipsync.engine import LipSync
@@ -72,7 +72,9 @@ def generate_pairs(
         raise InputError(f"cannot write to {out}: {error.strerror}") from error
 
     def make(audio: str, video: str, outfile: str, pair: Pair) -> dict:
-        _remove_leftovers(outfile)
+        remove_leftovers(outfile)
+        if os.path.exists(outfile):  # of other settings or another list
+            os.remove(outfile)
         _check(pair, audio, video, options, skip_short)
         try:
             frames = lipsync.run(video, audio, outfile, **options).frames
@@ -92,15 +94,6 @@ def generate_pairs(
 
 class Skipped(InputError):
     """A pair that the protocol skips: `class: details`."""
-
-
-def _remove_leftovers(outfile: str) -> None:
-    """Remove what a killed run left of a video, and the video of other settings or another list."""
-    folder, name = os.path.split(os.path.abspath(outfile))
-    for path in glob.glob(os.path.join(glob.escape(folder), f".{name}.*.part")):
-        os.remove(path)
-    if os.path.exists(outfile):
-        os.remove(outfile)
 
 
 def _check(pair: Pair, audio: str, video: str, options: dict, skip_short: bool) -> None:

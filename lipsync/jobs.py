@@ -136,8 +136,7 @@ def _start(args: argparse.Namespace, cores: int) -> Callable[[Job], dict]:
 
 def _failed(job: Job, pid: int, how: str) -> dict:
     """The result of a job whose process ended; what that could not remove is removed."""
-    from media.write import partial_path
+    from media.write import remove_leftovers
 
-    with contextlib.suppress(OSError):
-        os.remove(partial_path(job.outfile, pid))
+    remove_leftovers(job.outfile)
     return {"status": "failed", "reason": f"its worker {how}", "seconds": None}

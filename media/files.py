@@ -52,7 +52,7 @@ def keep_inputs(outfile: str | os.PathLike, *inputs: str | os.PathLike | None) -
     for path in inputs:
         with contextlib.suppress(OSError):  # one of them is not there
             if path and os.path.samefile(path, outfile):
-                raise InputError(f"{outfile} would replace {path}: choose another --outfile")
+                raise InputError(f"{outfile} would replace {path}: choose another name for it")
 
 
 def digest(path: str | os.PathLike) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
@@ -78,6 +79,7 @@ class VideoWriter:
 
             with contextlib.suppress(FileExistsError):  # no folder: opening it says so
                 os.makedirs(folder, exist_ok=True)
+            remove_leftovers(self.path)
             self._container = av.open(self._temporary, "w", format=OUTPUT_FORMATS[suffix])
             if comment:
                 self._container.metadata["comment"] = comment
@@ -211,6 +213,28 @@ def partial_path(path: str | os.PathLike, process: int) -> str:
     """The name that a video has while the process with this number writes it."""
     folder, name = os.path.split(os.path.abspath(path))
     return os.path.join(folder, f".{name}.{process}.part")
+
+
+def remove_leftovers(path: str | os.PathLike) -> None:
+    """Remove what processes that were killed have left of a video."""
+    folder, name = os.path.split(os.path.abspath(path))
+    pattern = re.compile(re.escape(f".{name}.") + r"(\d{1,9})\.part")
+    for found in map(pattern.fullmatch, os.listdir(folder) if os.path.isdir(folder) else ()):
+        if found and not _is_running(int(found[1])):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                os.remove(os.path.join(folder, found[0]))
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # a signal would end it there, and what it writes cannot be removed
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def _as_chunks(audio: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -104,6 +104,48 @@ def test_full_size_and_half_precision():
     assert_close(create_backend(model, "cpu", "openvino").generate(faces, mels), expected)
 
 
+def overflowing(model, blocks):
+    """The same frames, but between these two blocks all numbers are 100,000 times as large."""
+    first, second = blocks
+    with torch.no_grad():
+        for value in (first.conv_block[1].weight, first.conv_block[1].bias):
+            value.mul_(1e5)
+        (second.conv_block[0] if hasattr(second, "conv_block") else second).weight.div_(1e5)
+    return model
+
+
+@pytest.mark.parametrize("part", ["face encoder", "decoder"])
+def test_what_overflows_in_half_precision_is_computed_again(part, caplog):
+    model, (faces, mels) = generator(), samples(3)
+    expected = eager(model, faces, mels)
+    blocks = model.face_encoder_blocks[6] if part == "face encoder" else model.output_block[:2]
+    half = TorchBackend(overflowing(model, blocks), half=True)
+    for _ in range(2):
+        assert_close(half.generate(faces, mels), expected)
+        still = half.generate_still(half.prepare(faces[1]), mels[1:2])
+        assert_close(still, expected[1:2], levels=2, different=0.2)  # what does not is half
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "the network overflows in float16"
+    ]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_output_that_is_not_finite_is_refused(name):
+    for package in ENGINES[name]:
+        pytest.importorskip(package)
+    model, (faces, mels) = generator(), samples(10)
+    for value in model.output_block[0].conv_block[1].parameters():
+        value.data.fill_(3e38)
+    backend = create_backend(model, "cpu", name)
+    for draw in (
+        lambda: backend.generate(faces, mels),
+        lambda: backend.generate_still(backend.prepare(faces[0]), mels),
+    ):
+        with pytest.raises(InputError, match=f"not finite .{name}.*float32, CPU") as caught:
+            draw()
+        assert "\n" not in str(caught.value)
+
+
 class Joined(torch.nn.Module):
     """A generator of another family, without encode_face and decode."""
 
@@ -188,11 +230,12 @@ class Replay:
 
     def __init__(self, network, places):
         self.network, self.places, self.count = network, places, 0
-        self.output = network(*places)
+        self.outputs = network(*places)
 
     def replay(self):
         self.count += 1
-        self.output.copy_(self.network(*self.places))
+        for output, new in zip(self.outputs, self.network(*self.places), strict=True):
+            output.copy_(new)
 
 
 def gpu_like(monkeypatch, capture):
@@ -212,7 +255,7 @@ def test_a_batch_size_that_comes_again_is_replayed(monkeypatch):
     def capture(backend, part, tensors):
         graph = Replay(backend._networks[part], tuple(x.clone() for x in tensors))
         captured.append((part, len(tensors[0]), graph))
-        return graph, graph.places, graph.output
+        return graph, graph.places, graph.outputs
 
     backend, model = gpu_like(monkeypatch, capture), generator()
     features = backend.prepare(samples(1)[0][0])

@@ -135,12 +135,12 @@ def test_done_pairs_are_not_made_again(lipsync, clips, tmp_path):
         return [(tmp_path / f"{i}.mp4").stat().st_mtime_ns for i in (0, 1)]
 
     first = stamps()
-    (tmp_path / ".1.mp4.999.part").touch()
+    (tmp_path / ".1.mp4.4194305.part").touch()
     assert stamps() == stamps(wav2lip_batch_size=3) == first
     os.remove(tmp_path / "1.mp4")
     second = stamps()
     assert second[0] == first[0] and second[1] > first[1]
-    assert not (tmp_path / ".1.mp4.999.part").exists()
+    assert not (tmp_path / ".1.mp4.4194305.part").exists()
     swapped = [Pair(0, "s0001/00001", "s0001/00001"), *pairs[1:]]  # another pair on that line
     third = stamps(swapped)
     assert third[0] > second[0] and third[1] == second[1]

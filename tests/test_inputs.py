@@ -112,6 +112,23 @@ def test_reads(tmp_path, name):
     assert os.listdir(tmp_path) == [name]
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("two sounds, the second the default.mkv", "audio track 2 of 2 is used"),
+        ("joined, a minute apart, heard.ts", "clock jumps by +59"),
+        ("a rate that varies, slow.mkv", "its rate varies"),
+        ("channels that cancel.wav", "channels cancel each other"),
+    ],
+)
+def test_what_is_made_of_an_oddity_is_told_once(tmp_path, caplog, name, words):
+    make, look, _ = READS[name]
+    make(tmp_path / name)
+    look(tmp_path / name), look(tmp_path / name)
+    (line,) = caplog.messages
+    assert words in line and name in line
+
+
 @pytest.mark.parametrize("name", AUDIOS)
 def test_audios(lipsync, tmp_path, name):
     make, expected = AUDIOS[name]

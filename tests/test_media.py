@@ -1,3 +1,5 @@
+import os
+
 import av
 import cv2
 import numpy as np
@@ -82,6 +84,25 @@ def test_odd_sizes_gain_an_edge_pixel(tmp_path):
     assert (info.width, info.height) == (48, 34)
     path = write(tmp_path / "a.mkv", [np.full((33, 47, 3), 90, np.uint8)] * 2)
     assert (read.probe(path).width, read.probe(path).height) == (47, 33)
+
+
+def test_a_frame_of_another_size_is_scaled_to_the_first_one_s(tmp_path):
+    frames = [
+        np.full((*size, 3), level, np.uint8) for size, level in (((32, 48), 90), ((64, 20), 180))
+    ]
+    path = write(tmp_path / "a.mkv", frames)
+    shown = [frame for _, frame in read.iter_frames(path)]
+    assert [frame.shape for frame in shown] == [(32, 48, 3)] * 2
+    assert [int(frame.mean()) for frame in shown] == [90, 180]
+
+
+def test_what_a_killed_process_left_of_a_video_goes_what_is_being_written_stays(tmp_path):
+    dead, living = (tmp_path / f".a.mkv.{pid}.part" for pid in (2**22 + 1, os.getppid()))
+    other = tmp_path / f".b.mkv.{2**22 + 1}.part"  # beyond what Linux gives
+    for path in (dead, living, other):
+        path.touch()
+    write(tmp_path / "a.mkv", [np.zeros((16, 16, 3), np.uint8)])
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mkv", living.name, other.name}
 
 
 def test_variable_rate_is_resampled_by_timestamp(tmp_path):

@@ -1,12 +1,10 @@
-"""Preprocessing at scale: kills, shards, several processes, Ray."""
+"""Preprocessing at scale: shards, several processes, Ray."""
 
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from conftest import REPOSITORY, assert_refused, run_script
@@ -52,18 +50,6 @@ def whole(corpus_of_both_kinds, tmp_path_factory):
             "s0000/talk_00001/pieces.json", "s0000/talk_00001/000025/24.jpg",
     } <= set(files)  # fmt: skip
     return files
-
-
-def test_killed_at_random_moments_it_ends_as_if_undisturbed(corpus_of_both_kinds, whole, tmp_path):
-    out, rng, kills = tmp_path / "out", random.Random(0), 0
-    for most in (0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 2.0):  # however fast the machine is
-        process = subprocess.Popen(command(corpus_of_both_kinds, out, "--max_seconds", "1"))
-        time.sleep(rng.uniform(0.5, 1.0) * most)
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-    assert kills > 0
-    subprocess.run(command(corpus_of_both_kinds, out, "--max_seconds", "1"), check=True)
-    assert tree(out) == whole
 
 
 @pytest.mark.parametrize("split", ["on", "off"])

@@ -110,3 +110,13 @@ def test_empty_standard_input(weights, tmp_path):
     result = live(weights, "--outfile", tmp_path / "o.mp4", audio="-", input=b"")
     assert result.returncode == 2 and b"no sound came" in result.stderr
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("flag", ["reference", "s3fd_weights", "boxes", "int8_speech"])
+@pytest.mark.parametrize("output", ["outfile", "report"])
+def test_no_output_replaces_an_input(weights, tmp_path, flag, output):
+    given = tmp_path / "given.mp4"  # of any content: nothing is read
+    given.write_bytes(b"precious")
+    argv = command(weights, f"--{flag}", given, f"--{output}", given)[2:]
+    assert_refused(run_script("realtime.py", *argv), "would replace")
+    assert given.read_bytes() == b"precious" and os.listdir(tmp_path) == ["given.mp4"]

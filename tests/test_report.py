@@ -68,7 +68,8 @@ def killed_and_whole(command, tmp_path_factory):
     killed, whole = folder / "killed", folder / "both" / "small.pth"
     place = command.index("--checkpoint") + 1
     second = shutil.copy(command[place], folder / "second.pth")
-    both = [*command[: place + 1], second, *command[place + 1 :], "--out", whole.parent]
+    both = [*command[: place + 1], second, *command[place + 1 :], "--out", whole.parent,
+            "--log_dir", folder / "logs"]  # fmt: skip
     environment = os.environ | OFFLINE
     argv = [sys.executable, *map(str, command), "--out"]
     process = subprocess.Popen([*argv, killed], cwd=REPOSITORY, env=environment)
@@ -158,6 +159,9 @@ def test_several_checkpoints_stand_side_by_side(killed_and_whole):
     real = whole.parent / "scores" / "real" / "sync_lrs.jsonl"
     assert real.read_text().count('"rows"') == 2  # scored once, not for each generator
     assert (whole.parent / "second.pth" / "report.json").exists()
+    log = whole.parent.parent / "logs" / "evaluation" / "eval_results.log"
+    (line,) = log.read_text().splitlines()
+    assert f'pairs=2 report="{whole.parent}"' in line
 
 
 def test_a_wrong_root_or_list_is_refused(command, tmp_path):

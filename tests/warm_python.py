@@ -30,14 +30,9 @@ def run_python(argv: list[str], cwd: Path, timeout: float) -> subprocess.Complet
     if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
         command = [sys.executable, *argv]
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOAD))
     with tempfile.TemporaryDirectory() as logs:
         out, err = Path(logs, "out"), Path(logs, "err")
-        args = (argv, str(cwd), dict(os.environ), str(out), str(err))
-        process = context.Process(target=_run_here, args=args)
-        with _server_paths():
-            process.start()
+        process = start_python(argv, cwd, out, err)
         process.join(timeout)
         if process.exitcode is None:
             process.kill()
@@ -45,6 +40,21 @@ def run_python(argv: list[str], cwd: Path, timeout: float) -> subprocess.Complet
             raise subprocess.TimeoutExpired(argv, timeout)
         texts = [path.read_text(errors="replace") if path.exists() else "" for path in (out, err)]
     return subprocess.CompletedProcess(argv, process.exitcode, *texts)
+
+
+def start_python(
+    argv: list[str], cwd: Path, out: Path, err: Path, own_session: bool = False
+) -> multiprocessing.process.BaseProcess:
+    """The process of `python *argv`, as of run_python, that writes to the files `out` and `err`.
+    own_session: whatever it starts is told by its number, too (os.getsid).
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOAD))
+    args = (argv, str(cwd), dict(os.environ), str(out), str(err), own_session)
+    process = context.Process(target=_run_here, args=args)
+    with _server_paths():
+        process.start()
+    return process
 
 
 @contextlib.contextmanager
@@ -61,7 +71,11 @@ def _server_paths():
             os.environ["PYTHONPATH"] = before
 
 
-def _run_here(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: str) -> None:
+def _run_here(
+    argv: list[str], cwd: str, environment: dict[str, str], out: str, err: str, own_session: bool
+) -> None:
+    if own_session:
+        os.setsid()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
