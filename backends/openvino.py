@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backends.base import Backend, Facts
+from errors import InputError
 from models.openvino_core import compiled, cpu_threads, openvino_core, require_openvino
 
 if TYPE_CHECKING:
@@ -46,7 +48,11 @@ class OpenVINOBackend(Backend):
         return f"openvino {self._ov.__version__.split('-')[0]}, {self.precision}, CPU"
 
     def start(self, still: bool) -> None:
-        threading.Thread(target=self.warm_up, args=(still,)).start()
+        def begin() -> None:
+            with contextlib.suppress(InputError):  # the caller meets it, too, and says it once
+                self.warm_up(still)
+
+        threading.Thread(target=begin).start()
 
     def whole(self) -> openvino.Model:
         """The network "whole", converted."""
@@ -66,11 +72,12 @@ class OpenVINOBackend(Backend):
         """A network of torch.py for any number of frames; inputs: an example."""
         if self.cache and (found := self.cache.read(part)):
             return found
+        model = self._load()  # first: it says what to do where there is no torch
         import torch
 
         from backends.torch import NETWORKS, example, on_cpu
 
-        network = NETWORKS[part](on_cpu(self._load())).eval()
+        network = NETWORKS[part](on_cpu(model)).eval()
         tensors, free = example(part, inputs)
         shapes = [
             (self._ov.PartialShape([-1 if any_number else 1, *x.shape[1:]]), self._ov.Type(x.dtype))
@@ -80,8 +87,8 @@ class OpenVINOBackend(Backend):
             # torch.jit is deprecated, but OpenVINO's own way in; torch.export takes longer
             warnings.simplefilter("ignore")
             traced = torch.jit.freeze(torch.jit.trace(network, tensors, check_trace=False))
-            model = self._ov.convert_model(traced, example_input=tensors, input=shapes)
-        return self.cache.write(part, model) if self.cache else model
+            made = self._ov.convert_model(traced, example_input=tensors, input=shapes)
+        return self.cache.write(part, made) if self.cache else made
 
 
 class WholeBackend(OpenVINOBackend):

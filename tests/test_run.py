@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, pixels
+from conftest import REPOSITORY, assert_refused, pixels
 
 import app
 from backends.__main__ import get_args_parser, main
@@ -93,6 +93,9 @@ def test_weights_whose_networks_are_kept_need_no_torch(weights, speech, expected
     warm = pixels(tmp_path / "warm.mkv")
     assert (warm == pixels(tmp_path / "cold.mkv")).all()
     assert np.abs(warm.astype(int) - expected).max() <= 1
+    # a still face has networks of its own
+    still = run_blocked("inference.py", *argv, tmp_path / "still.mkv", "--static")
+    assert_refused(still, "a .pth needs torch")
 
 
 def test_live_runs_without_torch(weights, speech, tmp_path):
