@@ -32,7 +32,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from errors import InputError, require_file, run_cli
+from errors import InputError, require_file, require_package, run_cli
 from lipsync.options import positive
 from media.files import replacing, write_json
 
@@ -335,16 +335,14 @@ def main(args: argparse.Namespace) -> None:
             file.write(text)
         print(text, end="")
         return
-    from errors import require_package
-
+    for name in study.files:
+        require_file(os.path.join(study.clips, name), "study's clip")
+    study.read(mend=True)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
     require_package("gradio", "the study's page", "-r requirements-app.txt")
     from page.serve import launch
     from page.study import build_page
 
-    for name in study.files:
-        require_file(os.path.join(study.clips, name), "study's clip")
-    study.read(mend=True)
     address = launch(build_page(study, QUESTIONS, PREFERENCES), args.host, args.port, 1)
     print(f"open {address} (Ctrl-C ends it)", flush=True)
     threading.Event().wait()
