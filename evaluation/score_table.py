@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from errors import InputError
-from media.files import replacing, stamp, write_json
+from media.files import add_record, read_records, replacing, stamp, write_json
 
 
 class ScoreTable:
@@ -46,22 +46,15 @@ class ScoreTable:
 
     def _read(self) -> None:
         head = {"settings": self.settings, "columns": list(self.columns)}
-        lines = []
-        if os.path.exists(self._log):
-            with open(self._log, encoding="utf-8", errors="replace") as file:
-                lines = [_parsed(line) for line in file]
-        if not lines or lines[0] != head:
-            if len(lines) > 1:
-                os.replace(self._log, self._log + ".old")
-            with open(self._log, "w", encoding="utf-8") as file:
-                file.write(json.dumps(head) + "\n")
+        records = read_records(self._log)
+        if records[:1] == [head]:
+            self._entries = {entry["video"]: entry for entry in records[1:]}
             return
-        for entry in lines[1:]:
-            if entry is not None:  # a line that a kill cut short
-                self._entries[entry["video"]] = entry
-        with open(self._log, "rb+") as file:  # end that line, so that the next has its own
-            if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-                file.write(b"\n")
+        if len(records) > 1:
+            os.replace(self._log, self._log + ".old")
+        elif os.path.exists(self._log):
+            os.remove(self._log)
+        add_record(self._log, head)
 
     def has(self, video: str, files: Sequence[str | os.PathLike]) -> bool:
         """Whether `video` was scored or skipped and none of its `files` has changed since."""
@@ -108,8 +101,7 @@ class ScoreTable:
         entry = {"video": video, "stamp": [stamp(path) for path in files], **result}
         entry["seconds"] = round(time.monotonic() - self._began, 3)
         self._entries[video] = entry
-        with open(self._log, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        add_record(self._log, entry)
 
     def finish(self, videos: Sequence[str] | None = None) -> dict:
         """Write the CSV (a row each, by video) and the JSON, and return what the JSON holds.
@@ -140,13 +132,6 @@ class ScoreTable:
     def rows(self, video: str) -> list[dict]:
         """The scores of one video."""
         return self._entries[video]["rows"]
-
-
-def _parsed(line: str) -> dict | None:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return None
 
 
 def _statistics(values: Sequence[object]) -> dict | None:

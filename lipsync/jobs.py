@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import json
 import os
 import sys
 import time
@@ -22,7 +21,7 @@ from collections.abc import Callable, Iterator
 
 from errors import InputError
 from lipsync.manifest import Job, read_manifest
-from media.files import log_job
+from media.files import add_record, log_job, read_records
 from media.workers import Process, share_out, stop_all
 from models.device import core_count
 
@@ -37,13 +36,16 @@ def run_manifest(args: argparse.Namespace, options: dict) -> int:
         raise InputError("--manifest names faces and audios: leave out --face, --audio, --preview")
     jobs = read_manifest(args, options | {"progress": False})
     log = args.manifest + ".status.jsonl"
-    entries = _read_log(log)
+    entries = {entry.get("outfile"): entry for entry in read_records(log)}  # the last one counts
     todo = [job for job in jobs if not _is_done(job, entries.get(job.name))]
     done, failed = 0, []
     results = _in_processes(args, todo) if args.workers > 1 else _in_turn(args, todo)
     with contextlib.closing(results):
         for job, result in results:
-            _write_log(log, {"outfile": job.name, "key": job.key, **result})
+            try:
+                add_record(log, {"outfile": job.name, "key": job.key, **result})
+            except OSError as error:
+                raise InputError(f"cannot write {log}: {error.strerror}") from error
             if result["status"] == "failed":
                 failed.append(f"line {job.line}: {job.name}: {result['reason']}")
             else:
@@ -57,30 +59,6 @@ def run_manifest(args: argparse.Namespace, options: dict) -> int:
     for line in failed:
         print(line, file=sys.stderr)
     return 1 if failed else 0
-
-
-def _read_log(path: str) -> dict[str, dict]:
-    """The last entry of each outfile; a line that a kill cut short is passed over."""
-    entries = {}
-    if os.path.exists(path):
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    entry = json.loads(line)
-                    entries[entry["outfile"]] = entry
-    return entries
-
-
-def _write_log(path: str, entry: dict) -> None:
-    try:
-        with open(path, "ab+") as file:
-            cut = (
-                file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n"
-            )
-            line = json.dumps(entry, ensure_ascii=False) + "\n"
-            file.write(("\n" + line if cut else line).encode())
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _is_done(job: Job, entry: dict | None) -> bool:

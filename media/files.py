@@ -38,6 +38,27 @@ def write_json(path: str | os.PathLike, content: object, indent: int | None = No
         json.dump(content, file, indent=indent)
 
 
+def add_record(path: str | os.PathLike, record: dict) -> None:
+    """One more line of a log of JSON objects; a line that a kill cut short is ended first."""
+    with open(path, "ab+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write((json.dumps(record) + "\n").encode())
+
+
+def read_records(path: str | os.PathLike) -> list[dict]:
+    """The lines of such a log, without those that a kill cut short; [] where there is none."""
+    records = []
+    if os.path.exists(path):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                with contextlib.suppress(ValueError):
+                    records.append(json.loads(line))
+    return [record for record in records if isinstance(record, dict)]
+
+
 def stamp(path: str | os.PathLike) -> list[int] | None:
     """Size and time of change (ns) of a file, None where it is missing."""
     try:

@@ -166,7 +166,7 @@ def _serve(start: Callable, args: tuple, pipes: list) -> None:
         sys.exit(143)
 
     signal.signal(signal.SIGTERM, stop)
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         work, fault = start(*args), None
     except InputError as error:
@@ -192,7 +192,13 @@ def _answer(work: Callable, pipe) -> None:
             pipe.send(answer)
 
 
-def _follow_parent() -> None:
-    """Killed or not, the parent takes this process along: it would work on beside the next run."""
-    multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGTERM)
+def end_with_parent(end: Callable[[], None]) -> None:
+    """Killed or not, the parent takes this process along: it would work on beside the next run.
+    end: called in a thread when the parent is gone.
+    """
+
+    def follow() -> None:
+        multiprocessing.parent_process().join()
+        end()
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -8,13 +8,12 @@ hears the sound 3 frames later. Clips stay as they are: to undo it, train with t
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ from errors import InputError
 from experts.lip_lag import LipLag
 from experts.offset import MAX_SHIFT, Expert, clip_offset, load_expert
 from hparams import HParams, read_entries, read_split
-from media.files import replacing, stamp
+from media.files import add_record, read_records, replacing, stamp
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +89,9 @@ def correct_root(
         if not judged:
             reason = Counter(verdict.reason for verdict in verdicts).most_common(1)[0][0]
             raise InputError(f"none of {len(names)} clips can be judged, most with: {reason}")
-        _write_log(log, (found[v.name] | {"kept": not v.reason} for v in judged))
+        with replacing(log) as file:
+            for v in judged:
+                file.write(json.dumps(found[v.name] | {"kept": not v.reason}) + "\n")
         _print_report(verdicts, judged, expert.label)
         _write_lists(verdicts, lists, out_filelists)
     except OSError as error:
@@ -142,18 +143,14 @@ def _judge_all(
     else:
         ask, on_gpu = functools.partial(clip_offset, expert), expert.device.type != "cpu"
     before, judged, quiet = _read_log(log), {}, not sys.stderr.isatty()
-    if before:
-        _write_log(log, before.values())  # without the line that a kill tore
     # on a GPU, threads decode while it computes
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1) if on_gpu else 1)
     try:
         found = pool.map(judge, names)
-        with open(log, "a", encoding="utf-8") as file:
-            for entry in tqdm(found, None, len(names), unit="clip", disable=quiet):
-                judged[entry["name"]] = entry
-                if entry["offset"] is not None and entry is not before.get(entry["name"]):
-                    file.write(json.dumps(entry) + "\n")
-                    file.flush()
+        for entry in tqdm(found, None, len(names), unit="clip", disable=quiet):
+            judged[entry["name"]] = entry
+            if entry["offset"] is not None and entry is not before.get(entry["name"]):
+                add_record(log, entry)
     finally:
         pool.shutdown(cancel_futures=True)
     return judged
@@ -161,18 +158,7 @@ def _judge_all(
 
 def _read_log(path: str) -> dict[str, dict]:
     """Name -> what was found last."""
-    found = {}
-    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
-        for line in file:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                entry = json.loads(line)
-                found[entry["name"]] = entry
-    return found
-
-
-def _write_log(path: str, entries: Iterable[dict]) -> None:
-    with replacing(path) as file:
-        file.writelines(json.dumps(entry) + "\n" for entry in entries)
+    return {entry["name"]: entry for entry in read_records(path) if "name" in entry}
 
 
 def _decide(found: dict, max_offset: int, min_confidence: float) -> Verdict:

@@ -6,7 +6,15 @@ import hashlib
 
 import pytest
 
-from media.files import digest, file_label, replacing, stamp, write_json
+from media.files import (
+    add_record,
+    digest,
+    file_label,
+    read_records,
+    replacing,
+    stamp,
+    write_json,
+)
 
 
 def test_a_fault_leaves_the_old_file(tmp_path):
@@ -34,3 +42,17 @@ def test_what_tells_files_apart(tmp_path):
     assert stamp(path) == [5, path.stat().st_mtime_ns]
     assert digest(path) == hashlib.sha256(b"xxxxx").hexdigest()
     assert file_label(path) == f"a.bin {digest(path)[:12]}"
+
+
+def test_a_log_survives_a_kill(tmp_path):
+    path = tmp_path / "log.jsonl"
+    assert read_records(path) == []
+    records = [{"n": 1, "name": "é \udcfc"}, {"n": 2}, {"n": 3}]
+    add_record(path, records[0])
+    add_record(path, records[1])
+    with open(path, "ab") as file:
+        file.write(b'{"n": 2.5, "na')  # cut short
+    add_record(path, records[2])
+    with open(path, "ab") as file:
+        file.write(b'[1]\n\xff\n{"n": 4, "n')
+    assert read_records(path) == records

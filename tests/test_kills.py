@@ -102,7 +102,8 @@ def videos(out):
     found = {}
     for path in out.glob("*.mkv"):
         pictures = (frame for _, frame in iter_frames(path))
-        found[path.name] = digest(*pictures, *iter_audio(path, 16000))
+        content = (part.tobytes() for part in (*pictures, *iter_audio(path, 16000)))
+        found[path.name] = digest(*content)
     log = out / "jobs.csv.status.jsonl"
     for line in log.read_text().splitlines() if log.exists() else ():
         entry = json.loads(line)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from errors import InputError, require_file
-from media.files import replacing
+from media.files import read_records, replacing
 
 HIDDEN = ("step", "time", "split")
 COLUMNS = 4
@@ -22,15 +21,7 @@ def read_metrics(folder: str, split: str | None = None) -> list[dict]:
     left unfinished is skipped. InputError where the file is missing or something else.
     """
     path = require_file(os.path.join(folder, "metrics.jsonl"), "log")
-    lines = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for text in file:
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict) and isinstance(line.get("step"), int):
-                lines.append(line)
+    lines = [line for line in read_records(path) if isinstance(line.get("step"), int)]
     if not lines:
         raise InputError(f"no line of numbers in {path}: it is no metrics.jsonl")
     return [line for line in lines if split in (None, line.get("split"))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -14,6 +13,7 @@ import torch
 
 from errors import InputError
 from hparams import HParams
+from media.files import add_record
 from training import distributed
 
 logger = logging.getLogger(__name__)
@@ -95,8 +95,7 @@ class RunLog:
         if self._board is None:
             return
         line = {"step": step, "time": round(time.time(), 1), "split": split, **scalars}
-        with open(os.path.join(self.folder, "metrics.jsonl"), "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        add_record(os.path.join(self.folder, "metrics.jsonl"), line)
         for name, value in scalars.items():
             self._board.add_scalar(f"{split}/{name}", value, step)
         numbers = "  ".join(f"{name} {value:.4f}" for name, value in scalars.items())

@@ -121,11 +121,16 @@ def _start_worker(_: int) -> None:
 
     import cv2
 
+    from media.workers import end_with_parent
+
     # a terminal or a job scheduler asks all processes to stop, but the main one answers: it
     # finishes its step, for which it needs its workers
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
+    # torch's own watch takes the fork server, Python 3.14's default, for the parent: then workers
+    # and server keep each other alive for ever
+    end_with_parent(lambda: os._exit(1))
     cv2.setNumThreads(0)  # one thread per worker process, or they fight over the cores
     torch.set_num_threads(1)
 
