@@ -174,7 +174,7 @@ class Wav2Lip_disc_qual(nn.Module):  # noqa: N801  (released name)
             x = block(x)
         with torch.autocast(x.device.type, enabled=False):
             score, sigmoid = self.binary_pred
-            real = score(x.float()).flatten(1)
+            real = score(x.to(score.weight.dtype)).flatten(1)
             return real if logits else sigmoid(real)
 
     @torch.no_grad()
