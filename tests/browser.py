@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ CHROMIUM_FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-
                   "--no-first-run", "--disable-background-networking",
                   "--disable-component-update", "--disable-sync",
                   "--window-size=1280,1400")  # fmt: skip
+# urllib keeps the proxies of its first call in a process, and a test of what happens offline names
+# one that is not there
+urlopen = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 PATIENCE = 60  # seconds for what should take one or two
 
 

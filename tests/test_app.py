@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import PATIENCE, Page
+from browser import PATIENCE, Page, urlopen
 from conftest import REPOSITORY, assert_refused, run_script
 from test_app_jobs import files, speech
 
@@ -74,7 +74,7 @@ def site(lipsync):
 def status(url: str, data: bytes | None = None, **headers: str) -> int:
     request = urllib.request.Request(url, data, headers)
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        with urlopen(request, timeout=PATIENCE) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
@@ -89,7 +89,7 @@ def form(name: str, content: bytes) -> tuple[bytes, dict[str, str]]:
 
 def claim(address: str, photo: str, sound: str) -> dict:
     """Press the button past the page, with these paths on the server: how it ended."""
-    with urllib.request.urlopen(f"{address}config") as answer:
+    with urlopen(f"{address}config") as answer:
         config = json.load(answer)
     event = next(event for event in config["dependencies"] if event["api_name"] == "claim")
     files = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in (photo, sound)]
@@ -101,7 +101,7 @@ def claim(address: str, photo: str, sound: str) -> dict:
     body = json.dumps({"fn_index": event["id"], "session_hash": "eve", "data": data}).encode()
     kind = {"Content-Type": "application/json"}
     assert status(f"{address}gradio_api/queue/join", body, **kind) == 200
-    with urllib.request.urlopen(f"{address}gradio_api/queue/data?session_hash=eve") as stream:
+    with urlopen(f"{address}gradio_api/queue/data?session_hash=eve") as stream:
         messages = [json.loads(line[6:]) for line in stream if line.startswith(b"data: ")]
     return next(message for message in messages if message["msg"] == "process_completed")
 
@@ -112,7 +112,7 @@ def test_only_this_machine_and_only_own_files(site):
     port = int(address.rstrip("/").rsplit(":", 1)[1])
     with pytest.raises(ConnectionRefusedError):  # 0.0.0.0 would answer here
         socket.create_connection(("127.0.0.2", port), timeout=5)
-    with urllib.request.urlopen(address) as answer:
+    with urlopen(address) as answer:
         assert b"Content-Security-Policy" in answer.read()  # nothing from other sites
     assert status(f"{address}gradio_api/file={examples / 'photo.jpg'}") == 200
     for path in (REPOSITORY / "README.md", REPOSITORY / "app.py", "/etc/passwd"):
@@ -134,7 +134,7 @@ def test_a_text_named_jpg_is_refused_in_plain_words(site):
     voice = str(folder / "examples/voice.wav")
     body, headers = form("me.jpg", b"not a picture")
     request = urllib.request.Request(f"{address}gradio_api/upload", body, headers)
-    with urllib.request.urlopen(request) as answer:
+    with urlopen(request) as answer:
         (photo,) = json.load(answer)
     ended = claim(address, photo, voice)
     assert "cannot be decoded: me.jpg" in ended["output"]["error"] and not ended["success"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Page
+from browser import Page, urlopen
 from conftest import REPOSITORY, run_script, smooth_frames, write_video
 
 from errors import InputError, run_cli
@@ -355,11 +355,10 @@ def test_two_raters_a_kill_half_way_and_the_scores(study, tmp_path):
 
 def test_the_page_gives_away_clips_alone(study):
     import urllib.error
-    import urllib.request
 
     pytest.importorskip("gradio", reason="gradio is not installed: requirements-app.txt")
     with served(Path(study.log).parent, free_port()) as (address, _):
         clip = f"{address}gradio_api/file={study.clips}/0000.mp4"
-        assert urllib.request.urlopen(clip).status == 200
+        assert urlopen(clip).status == 200
         with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(f"{address}gradio_api/file={Path(study.log).parent}/key.json")
+            urlopen(f"{address}gradio_api/file={Path(study.log).parent}/key.json")
