@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, assert_refused, train
+from conftest import REPOSITORY, TINY, assert_refused, train
 from test_datasets import make_clip, make_root
 
 import color_syncnet_train
@@ -119,10 +119,14 @@ def test_check_of_a_generator(
     monkeypatch.setattr("training.check.EXPERT_WINDOWS", 16)
     script = hq_wav2lip_train if quality else wav2lip_train
     where = (script, preprocessed_root, synthetic_root, tmp_path)
-    expert = ("--syncnet_checkpoint_path", trained_expert)
-    found = check_generator(*arguments(*where, *expert), quality)
+    given = ("--syncnet_checkpoint_path", trained_expert)
+    if quality:
+        given += ("--checkpoint_path", REPOSITORY / "checkpoints" / "grid_s1.pth")
+    found = check_generator(*arguments(*where, *given), quality)
+    assert ("sync" in found) == quality
     assert 1 < found["overfit_steps"] < 100 and 0 < found["expert_accuracy"] < 1
     said = capsys.readouterr().out
+    assert ("grid_s1.pth: sync " in said) == quality
     assert "16 validation windows" in said and "2 windows to l1" in said
     assert "every 100,000 steps of batch 2" in said
     assert not any(tmp_path.iterdir())

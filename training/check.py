@@ -78,8 +78,10 @@ def check_generator(
     from training.setup import create_adam, prepare_generator
 
     device, precision = _begin(args, hp)
-    data, _, expert, model = prepare_generator(args, hp, device)
+    data, val_set, expert, model = prepare_generator(args, hp, device)
     report = check_accuracy(expert, args, hp, device)
+    if args.checkpoint_path:
+        report |= check_lips(args.checkpoint_path, expert, val_set, hp, device)
     if quality:
         step = _quality_step(model, expert, hp, device, precision)
     else:
@@ -209,6 +211,29 @@ def check_accuracy(expert, args: argparse.Namespace, hp: HParams, device) -> dic
         )
     print(said)
     return {f"expert_{name}": value for name, value in scores.items()}
+
+
+def check_lips(path: str, expert, dataset, hp: HParams, device) -> dict[str, float]:
+    """What the generator that a run begins with makes of the validation clips: sync, and where
+    there are landmarks follows, leak and amplitude. Says in plain words when only sync is good.
+    """
+    import torch
+
+    from models.checkpoint import load_model
+    from models.syncnet import get_sync_loss
+    from training.lip_check import LipCheck
+    from training.setup import to_device, validation_batches
+
+    model, losses = load_model(path, hp.model).to(device), []
+    with torch.no_grad():
+        for batch in validation_batches(dataset, hp.batch_size, hp):
+            batch = to_device(batch, device)
+            made = model(batch["indiv_mels"], batch["x"])
+            losses += [float(get_sync_loss(expert, batch["mel"], made))] * len(made)
+    sync = sum(losses) / len(losses)
+    scores = {"sync": sync} | LipCheck(dataset, device).scores(model, sync)
+    print(f"{path}: " + ", ".join(f"{name} {value:.2f}" for name, value in scores.items()))
+    return scores
 
 
 def _remedy(shift: int, auc: float, args: argparse.Namespace) -> str:
