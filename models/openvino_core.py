@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import threading
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 # network; whichever is imported first looks for it, so it must seem absent before
 sys.modules.setdefault("openvino_telemetry", None)
 
+_MAKING = threading.Lock()
+
 
 def require_openvino(what: str, package: str = "openvino") -> ModuleType:
     """OpenVINO, or "nncf", after the line above: no other file imports them
@@ -25,14 +28,24 @@ def require_openvino(what: str, package: str = "openvino") -> ModuleType:
     return require_package(package, what, package)
 
 
-@functools.cache
 def openvino_core() -> openvino.Core:
     """One for the process, its CPU plugin loaded; MissingPackage. Each plugin gives the thread a
     signal stack. Where plugins go in another order than they came, one frees the stack in use, and
     the next signal that Python handles, Ctrl-C say, ends the process without a word.
     """
-    core = require_openvino("this network").Core()
+    with _MAKING:  # a cache alone lets two threads make one each
+        return _core()
+
+
+@functools.cache
+def _core() -> openvino.Core:
+    package = require_openvino("this network")
+    core = package.Core()
     core.get_versions("CPU")
+    # what iterates over shapes is made at the first time; of two threads whose networks run for the
+    # first time at once, one met it half made ("'iterator' is not an instance of 'iterator'")
+    for shape in (package.Shape, package.PartialShape):
+        list(shape([1]))
     return core
 
 
