@@ -69,7 +69,6 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
 
     train_set, val_set, expert, model = prepare_generator(args, hp, device)
     disc = create_model("Wav2Lip_disc_qual", width=hp.width, img_size=hp.img_size)
-    disc.init_weights()
     disc = place(disc, device, hp)
     optimizers = create_optimizers(model, disc, hp, device)
     rates = dict(

@@ -294,7 +294,7 @@ def _read_json(path: str, what: str) -> dict:
     try:
         with open(require_file(path, what), encoding="utf-8") as file:
             content = json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{what} is not JSON: {path}") from error
     if not isinstance(content, dict):
         raise InputError(f"{what} is something else: {path}")

@@ -160,6 +160,7 @@ class Wav2Lip_disc_qual(nn.Module):  # noqa: N801  (released name)
         )
         self.binary_pred = nn.Sequential(nn.Conv2d(c512, 1, 1), nn.Sigmoid())
         self.face_encoder_stages = encoder_stages(nn_, 3, c32, width, img_size)
+        self._init_weights()
 
     def forward(self, face_sequences: torch.Tensor, logits: bool = False) -> torch.Tensor:
         """Whole frames (B, 3, T, H, W) -> probability of being real (T*B, 1), frame by frame;
@@ -178,7 +179,7 @@ class Wav2Lip_disc_qual(nn.Module):  # noqa: N801  (released name)
             return real if logits else sigmoid(real)
 
     @torch.no_grad()
-    def init_weights(self) -> None:
+    def _init_weights(self) -> None:
         """Begin by He et al. 2015. By PyTorch's default, 14 layers without a norm leave 1e-6 of
         what tells two pictures apart: nothing to learn from for a thousand steps, and in bfloat16
         nothing at all.

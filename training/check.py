@@ -21,7 +21,13 @@ from errors import InputError
 from hparams import HParams
 from models.device import memory_bytes
 from training.plateau import LRS2_LEAVES
-from training.steps import create_mask_loss, expert_step, generator_step, quality_step
+from training.steps import (
+    create_mask_loss,
+    expert_step,
+    generator_step,
+    quality_step,
+    validate_generator,
+)
 
 OVERFIT_STEPS = 300
 # Samples, the loss they must come down to, and the least learning rate, as fine-tuning's are too
@@ -214,24 +220,18 @@ def check_accuracy(expert, args: argparse.Namespace, hp: HParams, device) -> dic
 
 
 def check_lips(path: str, expert, dataset, hp: HParams, device) -> dict[str, float]:
-    """What the generator that a run begins with makes of the validation clips: sync, and where
+    """What the generator that a run begins with makes of the validation clips: l1, sync, and where
     there are landmarks follows, leak and amplitude. Says in plain words when only sync is good.
     """
-    import torch
-
     from models.checkpoint import load_model
-    from models.syncnet import get_sync_loss
     from training.lip_check import LipCheck
-    from training.setup import to_device, validation_batches
+    from training.precision import Precision
+    from training.setup import validation_batches
 
-    model, losses = load_model(path, hp.model).to(device), []
-    with torch.no_grad():
-        for batch in validation_batches(dataset, hp.batch_size, hp):
-            batch = to_device(batch, device)
-            made = model(batch["indiv_mels"], batch["x"])
-            losses += [float(get_sync_loss(expert, batch["mel"], made))] * len(made)
-    sync = sum(losses) / len(losses)
-    scores = {"sync": sync} | LipCheck(dataset, device).scores(model, sync)
+    model = load_model(path, hp.model).to(device)
+    batches = validation_batches(dataset, hp.batch_size, hp)
+    scores, _ = validate_generator(model, expert, batches, device, Precision())
+    scores |= LipCheck(dataset, device).scores(model, scores["sync"])
     print(f"{path}: " + ", ".join(f"{name} {value:.2f}" for name, value in scores.items()))
     return scores
 
@@ -298,10 +298,8 @@ def _time(step: Callable, model, data, batch_size: int, device, hp: HParams) -> 
             f"more than {MOST_WAIT:.0%}: loading holds it up. More workers help: "
             f"--hparams num_workers=... (now {hp.num_workers})"
         )
-    memory, where = (
-        peak_memory(device),
-        "on the GPU" if device.type == "cuda" else "in this process",
-    )
+    memory = peak_memory(device)
+    where = "on the GPU" if device.type == "cuda" else "in this process"
     print(f"memory: {memory:.2f} GiB at most {where}")
     return {"step_seconds": seconds, "wait": wait, "memory_gib": memory}
 

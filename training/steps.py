@@ -1,4 +1,6 @@
-"""One update of each training, as its script makes it and `--check` tries it."""
+"""One update of each training, as its script makes it and `--check` tries it, and the generators'
+validation.
+"""
 
 from __future__ import annotations
 
@@ -64,6 +66,41 @@ def generator_step(
         precision.backward(total)
     scalars = {"l1": l1, "sync": sync, "total": total, "l1_mouth": l1_mouth} | judged
     return scalars | masked | precision.update(optimizer, model), generated
+
+
+def validate_generator(
+    model, expert, batches, device, precision
+) -> tuple[dict[str, float], tuple | None]:
+    """Mean l1, l1_mouth and sync over the fixed validation windows of all processes, and this one's
+    first batch with its frames, for the sample grid.
+    """
+    import torch
+    from torch.nn.functional import l1_loss
+
+    from models.syncnet import get_sync_loss
+    from models.wav2lip import mouth_l1
+    from training import distributed
+    from training.setup import to_device
+
+    model.eval()
+    sums = {"l1": 0.0, "l1_mouth": 0.0, "sync": 0.0, "count": 0.0}
+    first = None
+    with torch.no_grad():
+        for batch in batches:
+            batch = to_device(batch, device)
+            with precision.autocast():
+                generated = model(batch["indiv_mels"], batch["x"])
+                sync = get_sync_loss(expert, batch["mel"], generated)
+            generated = precision.full(generated)
+            first = first or (batch, generated)
+            size = len(generated)
+            sums["l1"] += float(l1_loss(generated, batch["y"])) * size
+            sums["l1_mouth"] += float(mouth_l1(generated, batch["y"])) * size
+            sums["sync"] += float(sync) * size
+            sums["count"] += size
+    sums = distributed.sum_of(sums)
+    count = sums.pop("count")
+    return {name: total / count for name, total in sums.items()}, first
 
 
 def generate(batch: dict, model, mask_loss: Callable | None) -> tuple[object, dict]:
