@@ -112,7 +112,7 @@ def _start(args: argparse.Namespace, cores: int) -> Callable[[Job], dict]:
     return functools.partial(_do, create_lipsync(args))
 
 
-def _failed(job: Job, pid: int, how: str) -> dict:
+def _failed(job: Job, how: str) -> dict:
     """The result of a job whose process ended; what that could not remove is removed."""
     from media.write import remove_leftovers
 

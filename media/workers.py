@@ -58,7 +58,7 @@ class Process:
     """A process of its own, whose `workers` answer tasks with start(*args)(task), each in a thread
     there; one alone in the main thread, so that a signal finds it.
 
-    Where it dies, died(task, its number, how it ended) is the answer to the tasks at hand, and the
+    Where it dies, died(task, how it ended) is the answer to the tasks at hand, and the
     next task begins another. It ends with this process, and never meets Ctrl-C. InputError where
     `start` raises one, or the process does not come to answer.
     """
@@ -67,7 +67,7 @@ class Process:
         self,
         start: Callable[..., Callable[[Task], Answer]],
         args: tuple,
-        died: Callable[[Task, int, str], Answer],
+        died: Callable[[Task, str], Answer],
         threads: int = 1,
     ) -> None:
         self.workers = [functools.partial(self._ask, number) for number in range(threads)]
@@ -86,7 +86,7 @@ class Process:
             return pipe.recv()
         except (EOFError, OSError):
             with self._lock:
-                return self._died(task, child.pid, _ended(child))
+                return self._died(task, _ended(child))
 
     def _begin(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would share CUDA and threads

@@ -35,7 +35,7 @@ def _start(settings: Settings, device: str) -> Callable[[Video], Result]:
     return Preparer(settings, device).process
 
 
-def _died(video: Video, pid: int, how: str) -> Result:
+def _died(video: Video, how: str) -> Result:
     return Result(video[0], error=f"its worker process {how}")
 
 

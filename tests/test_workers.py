@@ -32,7 +32,7 @@ def start(factor):
     return work
 
 
-def died(task, pid, how):
+def died(task, how):
     return task, how
 
 
