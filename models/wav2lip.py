@@ -184,11 +184,12 @@ class Wav2Lip_disc_qual(nn.Module):  # noqa: N801  (released name)
         what tells two pictures apart: nothing to learn from for a thousand steps, and in bfloat16
         nothing at all.
         """
-        for module in self.modules():
+        for module in self.face_encoder_blocks.modules():  # larger ones' stages pass on as they are
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, 0.01, nonlinearity="leaky_relu")
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.binary_pred[0].weight, std=0.01)  # sure of nothing yet
+        nn.init.zeros_(self.binary_pred[0].bias)
 
     def perceptual_forward(self, false_face_sequences: torch.Tensor) -> torch.Tensor:
         """The generator's adversarial loss: binary cross entropy of `forward` against ones."""

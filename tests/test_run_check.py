@@ -126,7 +126,7 @@ def test_check_of_a_generator(
     assert ("sync" in found) == quality
     assert 1 < found["overfit_steps"] < 100 and 0 < found["expert_accuracy"] < 1
     said = capsys.readouterr().out
-    assert ("grid_s1.pth: sync " in said) == quality
+    assert ("grid_s1.pth: l1 " in said) == quality
     assert "16 validation windows" in said and "2 windows to l1" in said
     assert "every 100,000 steps of batch 2" in said
     assert not any(tmp_path.iterdir())
