@@ -5,6 +5,7 @@ In code: `open_backend("checkpoints/open.pth").generate(faces, mels)`, or `creat
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 # torch, OpenVINO and ONNX Runtime are imported inside the functions, so that --help answers at once
 
-NAMES = ("auto", "torch", "openvino", "onnx")
+ENGINES = {  # a back end is its file, and a line here
+    "torch": "torch.TorchBackend",
+    "openvino": "openvino.OpenVINOBackend",
+    "onnx": "onnx.OnnxBackend",
+}
+NAMES = ("auto", *ENGINES)
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +50,7 @@ def open_backend(
 
         cache = NetworkCache(cache_dir, path)
         if facts := cache.notes().get("facts"):
-            return OpenVINOBackend(Facts(**facts), lambda: _load(path), cache)
+            return OpenVINOBackend(Facts(**facts), load=lambda: _load(path), cache=cache)
         model = _load(path)
         cache.note(facts=vars(facts_of(model)))
         return OpenVINOBackend(model, cache=cache)
@@ -64,17 +70,10 @@ def create_backend(
     device = torch.device(device)
     if name not in NAMES:
         raise InputError(f"unknown back end {name!r}; choose one of {', '.join(NAMES)}")
-    if name == "onnx":
-        from backends.onnx import OnnxBackend
-
-        return OnnxBackend(model, device)
     if on_openvino(device.type, name):
-        from backends.openvino import OpenVINOBackend
-
-        return OpenVINOBackend(model)
-    from backends.torch import TorchBackend
-
-    return TorchBackend(model, device)
+        name = "openvino"
+    module, _, engine = ENGINES["torch" if name == "auto" else name].partition(".")
+    return getattr(importlib.import_module(f"backends.{module}"), engine)(model, device)
 
 
 def on_openvino(device: str, name: str) -> bool:

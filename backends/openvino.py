@@ -16,6 +16,7 @@ from models.openvino_core import compiled, cpu_threads, openvino_core, require_o
 
 if TYPE_CHECKING:
     import openvino
+    import torch
     from torch import nn
 
     from backends.cache import NetworkCache
@@ -25,7 +26,8 @@ class OpenVINOBackend(Backend):
     """OpenVINO on the CPU. Each network is converted when first used, which takes seconds, or comes
     from the cache.
 
-    load: gives the model where only its facts are known.
+    device: the CPU; create_backend asks for no other. load: gives the model where only its facts
+    are known.
     """
 
     name = "openvino"
@@ -33,6 +35,7 @@ class OpenVINOBackend(Backend):
     def __init__(
         self,
         model: nn.Module | Facts,
+        device: torch.device | str = "cpu",
         load: Callable[[], nn.Module] | None = None,
         cache: NetworkCache | None = None,
     ) -> None:

@@ -143,7 +143,8 @@ def load_weights(
                 f"checkpoint {path} is damaged: {key} holds numbers that are not finite"
             )
     size = _record(checkpoint).get("img_size")
-    if name == "crossattn" and not partial and size not in (None, model.img_size):
+    any_size = getattr(model, "fits_any_size", False)
+    if any_size and not partial and size not in (None, model.img_size):
         raise InputError(
             f"checkpoint {path} is a {name} of another size: img_size {size}, "
             f"expected {model.img_size}"
@@ -203,21 +204,16 @@ def _name(model: nn.Module) -> str:
 
 def _guess(checkpoint: dict) -> str:
     """Which model the file holds, by its record or a key only that model has."""
+    from models import NAMES, model_class
+
     keys, record = checkpoint["state_dict"].keys(), _record(checkpoint)
     if record.get("name") == "crossattn":
         encoders = f"{record.get('audio_encoder')} and {record.get('face_encoder')}"
         return f"; it is a crossattn generator of {encoders}"
-    for key, name in (
-        ("face_compositor.mask.1.weight", "crossattn generator"),
-        ("output_block.1.weight", "Wav2Lip generator"),
-        ("binary_pred.0.weight", "Wav2Lip_disc_qual"),
-        ("face_encoder.0.conv_block.0.weight", "SyncNet_color expert"),
-        ("netcnnlip.0.weight", "SyncNet v2 (evaluation)"),
-        ("conv3_3_norm.weight", "S3FD face detector"),
-    ):
-        if key in keys:
+    for name in NAMES:
+        if model_class(name).key in keys:
             return f"; it looks like a {name}"
-    return ""
+    return "; it looks like the S3FD face detector" if "conv3_3_norm.weight" in keys else ""
 
 
 def load_model(path: str | os.PathLike, name: str) -> nn.Module:
@@ -238,26 +234,23 @@ def load_generator(path: str | os.PathLike) -> nn.Module:
 
 
 def _rebuilt(checkpoint: dict, path: str | os.PathLike, name: str) -> nn.Module:
-    from models import create_model
+    from models import create_model, model_class, option_names
 
-    described, options = _record(checkpoint), {}
+    described = _record(checkpoint)
     if described.get("name", name) != name:
         raise InputError(f"checkpoint {path} is a {described['name']}, expected a {name}")
     width = described.get("width", 1.0)
     if not isinstance(width, (int, float)):
         raise InputError(f"checkpoint {path} is damaged: model width {width!r}")
     img_size = _img_size(checkpoint["state_dict"])
-    if name == "crossattn":  # whose weights fit every size
+    if getattr(model_class(name), "fits_any_size", False):
         img_size = described.get("img_size", 96)
-        encoders = ("audio_encoder", "face_encoder")
-        options = {key: described[key] for key in encoders if key in described}
     if described.get("img_size", img_size) != img_size:
         raise InputError(
             f"checkpoint {path} is damaged: model img_size {described['img_size']!r}, "
             f"but its weights are for {img_size}"
         )
-    if name == "SyncNet_v2":  # has one size; another model's file is refused below
-        img_size = 96
+    options = {key: described[key] for key in option_names(name) if key in described}
     try:
         model = create_model(name, width=width, img_size=img_size, **options)
     except InputError as error:

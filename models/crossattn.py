@@ -26,6 +26,8 @@ class CrossAttention(nn.Module):
     """
 
     name = "crossattn"  # create_model's
+    key = "face_compositor.mask.1.weight"
+    fits_any_size = True
 
     def __init__(
         self,

@@ -22,6 +22,8 @@ class SyncNet_color(nn.Module):  # noqa: N801  (released name)
     a window     2.42        2.98        3.71        5.14 GFLOP (torch.utils.flop_counter)
     """
 
+    key = "face_encoder.0.conv_block.0.weight"  # no other model has it
+
     def __init__(self, width: float = 1.0, img_size: int = 96) -> None:
         super().__init__()
         self.width, self.img_size = width, img_size

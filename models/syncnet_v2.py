@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from errors import InputError
 from models.conv import scaled
 
 MFCC_COLUMNS = 20  # of an audio window: 0.2 s, as long as its five frames
@@ -32,11 +33,18 @@ def _head(cin: int, cout: int) -> nn.Sequential:
 class SyncNet_v2(nn.Module):  # noqa: N801  (the golden state dict's name)
     """Embeds 0.2 s of MFCC and of lips so that what belongs together lies close (Euclidean).
 
-    width: channels of every layer times this, at least 8. 1 is the released model.
+    width: channels of every layer times this, at least 8. 1 is the released model. img_size: as of
+    the other models; it has this one.
     """
 
-    def __init__(self, width: float = 1.0) -> None:
+    key = "netcnnlip.0.weight"
+    fits_any_size = True
+
+    def __init__(self, width: float = 1.0, img_size: int = 96) -> None:
         super().__init__()
+        if img_size != 96:
+            raise InputError(f"SyncNet_v2 has one picture size: img_size {img_size} is not for it")
+        self.width, self.img_size = width, img_size
         c64, c96, c192, c256, c384, c512, c1024 = (
             scaled(c, width) for c in (64, 96, 192, 256, 384, 512, 1024)
         )

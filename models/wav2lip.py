@@ -47,6 +47,8 @@ class Wav2Lip(nn.Module):
     in training  42          98          167         322 MB a frame kept for the backward pass
     """
 
+    key = "output_block.1.weight"  # no other model has it
+
     def __init__(self, width: float = 1.0, img_size: int = 96) -> None:
         super().__init__()
         self.width, self.img_size = width, img_size
@@ -141,6 +143,8 @@ class Wav2Lip_disc_qual(nn.Module):  # noqa: N801  (released name)
     parameters   14,113,793  14,123,121  14,131,313  14,130,129
     a frame      2.51        2.73        3.02        3.50 GFLOP (torch.utils.flop_counter)
     """
+
+    key = "binary_pred.0.weight"
 
     def __init__(self, width: float = 1.0, img_size: int = 96) -> None:
         super().__init__()

@@ -61,6 +61,7 @@ APPENDED = {
     "--check ": "syncnet_batch_size=8",
     "--ngpu 4": "--ngpu 0",
     "--detector sfd": "--detector centerface",  # its weights are 90 MB
+    "--data_root my_videos": "--strict",  # what fails is told here, not by the next command
     "python realtime.py": "--backend torch",  # the first inference takes the default
     "--outfile results/": "--backend torch",
     "checkpoints/me/best.pth --face": "--backend torch",

@@ -257,7 +257,7 @@ def prepare_generator(args: argparse.Namespace, hp: HParams, device) -> tuple:
     """What both generator trainings begin with: training and validation set, the frozen expert, a
     fresh generator. InputError where data or expert are unusable.
     """
-    from models import create_model
+    from models import create_model, option_names
     from models.checkpoint import load_model
 
     seed_everything(hp.seed)
@@ -269,7 +269,8 @@ def prepare_generator(args: argparse.Namespace, hp: HParams, device) -> tuple:
         )
     train_set = Wav2LipDataset(args.data_root, "train", hp, args.filelists)
     val_set = Wav2LipDataset(args.data_root, "val", hp, args.filelists)
-    model = create_model(hp.model, hp.width, hp.img_size, hp.audio_encoder, hp.face_encoder)
+    options = {name: getattr(hp, name) for name in option_names(hp.model)}
+    model = create_model(hp.model, hp.width, hp.img_size, **options)
     if hp.model == "crossattn" and hp.face_encoder_weights:
         load_imagenet(model.face_encoder, hp.face_encoder_weights)
     model = place(model, device, hp)
