@@ -59,9 +59,10 @@ def melspectrogram(wav: np.ndarray, hp: HParams | None = None) -> np.ndarray:
     wav = preemphasis(np.asarray(wav, np.float32), hp.preemphasis, hp.preemphasize)
     # librosa's default padding changed to zeros in 0.10; the released values come from "reflect"
     frames = _frames(wav, hp.n_fft, hp.hop_size, "reflect") * _window(hp.win_size, hp.n_fft)
-    mel = _mel_basis(hp.sample_rate, hp.n_fft, hp.num_mels, hp.fmin, hp.fmax) @ np.abs(
-        np.fft.rfft(frames).T
-    )
+    basis = _mel_basis(hp.sample_rate, hp.n_fft, hp.num_mels, hp.fmin, hp.fmax)
+    # not `@`: OpenBLAS would share it among threads that spin for milliseconds afterwards, in live
+    # mode all the time, and take the processor from the network
+    mel = np.einsum("mf,ft->mt", basis, np.abs(np.fft.rfft(frames).T))
     floor = np.exp(hp.min_level_db / 20 * np.log(10))
     decibels = 20 * np.log10(np.maximum(floor, mel)) - hp.ref_level_db
     mel = _normalize(decibels, hp) if hp.signal_normalization else decibels

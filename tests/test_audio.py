@@ -1,8 +1,11 @@
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from conftest import GOLDEN
+from conftest import GOLDEN, REPOSITORY
 from scipy.io import wavfile
 
 import audio
@@ -106,3 +109,21 @@ def test_the_silence_gate_rests_the_mouth_in_pauses_only(tone):
     assert (gated[31] == -4).all() and (plain[31] > -4).any()  # rows 96..112
     for frame in (*range(2, 20), 39, 42):
         np.testing.assert_array_equal(gated[frame], plain[frame])
+
+
+def test_no_other_thread_works_on_the_spectrogram():
+    """OpenBLAS' would spin on afterwards, which in live mode takes the network's processor."""
+    code = """
+import time
+import numpy as np
+from audio import melspectrogram
+wav = np.zeros(16 * 320, np.float32)
+melspectrogram(wav)
+everybody, own = time.process_time(), time.thread_time()
+for _ in range(100):
+    melspectrogram(wav)
+everybody, own = time.process_time() - everybody, time.thread_time() - own
+assert everybody < 1.3 * own, (everybody, own)
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "4", "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
