@@ -21,7 +21,7 @@ import numpy as np
 
 from errors import InputError, run_cli
 from evaluation.report_plots import write_sheet
-from media.files import replacing, write_json
+from evaluation.score_table import write_results
 
 # torch, OpenCV and matplotlib are imported inside the functions, so that --help answers at once
 
@@ -181,9 +181,7 @@ def main(args: argparse.Namespace) -> None:
     plot_curves(runs, os.path.join(args.out, "curves.png"), names)
     text = markdown(scores, len(clips))
     report = {"clips": [clip.name for clip in clips], "aims": AIMS, **scores}
-    write_json(os.path.join(args.out, "report.json"), report, indent=2)
-    with replacing(os.path.join(args.out, "report.md")) as file:
-        file.write(text)
+    write_results(os.path.join(args.out, "report"), text, report)
     print("\n".join(line for line in text.splitlines() if line.startswith("|")))
     print(f"\n{args.out}: report.md, report.json, contact_sheet.png, curves.png")
 

@@ -1,11 +1,11 @@
 """Face tracks of a video and their crops, as SyncNet's own pipeline makes them: the first half of
 the `real` protocol of LSE-D and LSE-C (Chung and Zisserman, "Out of time", 2016).
 
-    tracks = find_tracks("video.mp4", create_detector("sfd"))   # first pass: boxes
     head = lambda frame, track, i: square_crop(frame, track.squares[i])   # 224 x 224
-    for number, crop in iter_crops("video.mp4", tracks, head): ...   # second pass
+    for track in find_tracks("video.mp4", create_detector("sfd")):   # first pass: boxes
+        for crop in iter_crops("video.mp4", track, head): ...   # and one for each track
 
-The video is read twice, so that only boxes are kept of it. All frames are at 25 fps by timestamp.
+The video is read again, so that only boxes are kept of it. All frames are at 25 fps by timestamp.
 The numbers below are the published ones.
 """
 
@@ -160,25 +160,14 @@ def find_tracks(video: str | os.PathLike, detector) -> list[Track]:
 
 
 def iter_crops(
-    video: str | os.PathLike,
-    tracks: Sequence[Track],
-    crop: Callable[[np.ndarray, Track, int], np.ndarray],
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(index of the track, crop) of every frame of every track, frame by frame through the video.
-
-    crop(frame, track, i): makes the crop of the i-th frame of `track`; see square_crop.
-    """
+    video: str | os.PathLike, track: Track, crop: Callable[[np.ndarray, Track, int], np.ndarray]
+) -> Iterator[np.ndarray]:
+    """crop(frame, track, i), see square_crop, of the i-th frame of a track, one after the other."""
     from media.read import iter_frames
 
-    if not tracks:
-        return
-    start = min(track.first for track in tracks)
-    end = max(track.first + track.frames for track in tracks)
-    frames = itertools.islice(iter_frames(video, FPS, skip=start), end - start)
-    for index, (_, frame) in enumerate(frames, start):
-        for number, track in enumerate(tracks):
-            if 0 <= index - track.first < track.frames:
-                yield number, crop(frame, track, index - track.first)
+    frames = itertools.islice(iter_frames(video, FPS, skip=track.first), track.frames)
+    for i, (_, frame) in enumerate(frames):
+        yield crop(frame, track, i)
 
 
 def square_crop(frame: np.ndarray, square: Sequence[float]) -> np.ndarray:

@@ -24,8 +24,8 @@ import numpy as np
 from errors import InputError, require_file, run_cli
 from evaluation.metrics import Column
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
-from evaluation.score_table import ScoreTable
-from media.files import file_label, replacing, write_json
+from evaluation.score_table import ScoreTable, write_results
+from media.files import file_label
 
 # torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
 
@@ -266,9 +266,7 @@ def main(args: argparse.Namespace) -> None:
     text = format_table(results)
     left_out = {e["video"]: e["reason"] for r in results.values() for e in r["skipped"]}
     text += "".join(f"\n\nleft out {pair}: {reason}" for pair, reason in left_out.items())
-    write_json(os.path.join(args.out, "lips.json"), results, indent=2)
-    with replacing(os.path.join(args.out, "lips.md")) as file:
-        file.write(text + "\n")
+    write_results(os.path.join(args.out, "lips"), text + "\n", results)
     print(text)
 
 

@@ -32,7 +32,7 @@ from evaluation.metrics import (
     add_metric_arguments,
     load_metrics,
 )
-from evaluation.score_table import ScoreTable
+from evaluation.score_table import ScoreTable, format_scores
 from face_detection.arguments import add_detector_arguments
 from lipsync.options import natural, positive
 
@@ -221,8 +221,7 @@ def main(args: argparse.Namespace) -> None:
         print(f"skipped: {skipped['video']}: {skipped['reason']}", file=sys.stderr)
     if not summary["videos"]:
         raise InputError("no pair of videos could be compared; see the reasons above")
-    for name, score in summary["scores"].items():
-        print(f"{name:22} {'-' if score is None else format(score['mean'], '.4f')}")
+    print(*format_scores(summary, meter.columns), sep="\n")
     print(f"{summary['videos']} videos: {os.path.join(args.out, 'quality.csv')}")
 
 

@@ -19,16 +19,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from errors import InputError, require_file, run_cli
+from errors import InputError, run_cli
 from evaluation.fid import INCEPTION, InceptionFeatures, fid, make_detector
 from evaluation.gen_videos_from_filelist import FPS, MODES, generate_pairs
-from evaluation.metrics import add_metric_arguments, find_weights, load_metrics
+from evaluation.metrics import SyncDistance, add_metric_arguments, find_weights, load_metrics
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
 from evaluation.quality import QualityMeter
 from evaluation.score_table import ScoreTable
 from face_detection.arguments import add_detector_arguments, detector_options, detector_record
 from lipsync.options import SIDES, positive
 from media.files import file_label, log_job
+from models.pretrained import Weights
 
 # torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
 
@@ -36,7 +37,10 @@ from media.files import file_label, log_job
 # container's sound may be some milliseconds shorter than its picture
 SHORTER = 8
 GROUPS = ("generated", "real", "wrong sound")
-SYNCNET = "checkpoints/syncnet_v2.model"
+SYNCNET = Weights(
+    "SyncNet v2", "published by SyncNet's authors (syncnet_python)", "--syncnet_weights",
+    fetched=False, local="syncnet_v2.model",
+)  # fmt: skip
 
 
 @dataclass
@@ -58,18 +62,16 @@ def load_judges(args: argparse.Namespace) -> Judges:
 
     judges = Judges(make_detector(args))
     judges.metrics, judges.missing = load_metrics(vars(args), args.device)
-    syncnet = args.syncnet_weights or (SYNCNET if os.path.exists(SYNCNET) else None)
-    for name, path, metric, file, where in (
-        ("lse", syncnet, "LSE-D, LSE-C", "syncnet_v2.model", f"{SYNCNET}, or --syncnet_weights; "
-         "SyncNet's authors publish it (syncnet_python)"),
-        ("sync", args.expert, "sync_distance, sync_confidence", "a SyncNet_color checkpoint",
-         "--expert; color_syncnet_train.py makes one"),
-    ):  # fmt: skip
+    own = SyncDistance.weights
+    for name, weights, path, columns in (
+        ("lse", SYNCNET, args.syncnet_weights, ("LSE-D", "LSE-C")),
+        ("sync", own, args.expert, ("sync_distance", "sync_confidence")),
+    ):
+        path = find_weights(weights, path, columns, judges.missing)
         if path is None:
-            judges.missing.append({"metric": metric, "file": file, "where": where})
             continue
-        expert = load_expert(require_file(path, "weights"), args.device)
-        if (expert.kind == "SyncNet_v2") != (name == "lse"):
+        expert = load_expert(path, args.device)
+        if expert.published != (name == "lse"):
             raise InputError(f"{path} is a {expert.kind}: LSE needs a SyncNet_v2, --expert another")
         judges.experts[name] = expert
     path = find_weights(INCEPTION, args.inception_weights, ["FID"], judges.missing)
@@ -84,7 +86,7 @@ def load_judges(args: argparse.Namespace) -> Judges:
 
 @dataclass
 class Videos:
-    """What is scored, by group: (name, path), or (name, path, path of another's sound)."""
+    """What is scored, by group: (name, [path]), or (name, [path, path of another's sound])."""
 
     groups: dict[str, list[tuple]]
     pairs: list[tuple] = field(default_factory=list)  # name, (truth, made with its own sound)
@@ -116,8 +118,8 @@ def generate(
     made = make("generated", pairs, ".mp4")
     videos = Videos(
         {
-            "generated": [(key, path) for key, (_, path) in made.items()],
-            "real": [(name, found[name]) for name in names],
+            "generated": [(key, [path]) for key, (_, path) in made.items()],
+            "real": [(name, [found[name]]) for name in names],
             "wrong sound": wrong_sounds(pairs, found),
         },
         truth={key: found[pair.video] for key, (pair, _) in made.items()},
@@ -130,7 +132,7 @@ def generate(
 
 
 def wrong_sounds(pairs: Sequence[Pair], found: dict[str, str | None]) -> list[tuple]:
-    """(name, video, sound that it must not fit) of each pair, found: the files of their names.
+    """(name, [video, sound that it must not fit]) of each pair, found: the files of their names.
 
     The sound is the pair's own, or, where that is the video's, the first other one from half a list
     further on. A video that there is no other sound for is left out.
@@ -141,7 +143,7 @@ def wrong_sounds(pairs: Sequence[Pair], found: dict[str, str | None]) -> list[tu
         for other in (pair, *pairs[start % len(pairs) :], *pairs[: start % len(pairs)]):
             sound = found[other.audio]
             if video and sound and not os.path.samefile(sound, video):
-                wrong.append((f"{pair.index} {other.audio} {pair.video}", video, sound))
+                wrong.append((f"{pair.index} {other.audio} {pair.video}", [video, sound]))
                 break
     return wrong
 
@@ -152,7 +154,7 @@ def score_sync(
     """{"lse" or "sync": {group: summary}} of SyncNet v2 and our own expert, as far as there. The
     real clips' scores, which no generator changes, are kept in args.out.
     """
-    from evaluation.scores_LSE import SyncScorer, needs_detector, score_videos
+    from evaluation.scores_LSE import SyncScorer, needs_detector
 
     scores: dict[str, dict[str, dict]] = {}
     for name, expert in judges.experts.items():
@@ -163,7 +165,7 @@ def score_sync(
             place = out if group == "generated" else args.out
             folder = os.path.join(place, "scores", group.replace(" ", "_"))
             table = scorer.table(folder, "another clip's" if group == "wrong sound" else "own")
-            summary = score_videos(videos.groups[group], scorer, table)
+            summary = table.run(videos.groups[group], scorer.score_video)
             rows = {key: table.rows(key) for key, *_ in videos.groups[group]}
             scores[name][group] = summary | {"by_video": rows}
     return scores
@@ -175,7 +177,7 @@ def score_fid(
     """FID of the generated against the real clips; None where the weights are not there."""
     if inception is None:
         return None
-    real, made = ([path for _, path in videos.groups[name]] for name in ("real", "generated"))
+    real, made = ([path for _, [path] in videos.groups[g]] for g in ("real", "generated"))
     folder, shared = (os.path.join(place, "scores") for place in (out, args.out))
     return fid(real, made, folder, inception, None, 1, args.batch_size, True, real_out=shared)
 
@@ -258,7 +260,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="frames of the released script, or of inference.py's defaults; default %(default)s")
     add("--protocol", choices=("lrs", "real"), default="lrs", help="of LSE; default %(default)s")
     add_detector_arguments(parser, default="sfd", help="sfd is the paper's; default %(default)s")
-    add("--syncnet_weights", metavar="FILE", help=f"of LSE; default {SYNCNET}")
+    add("--syncnet_weights", metavar="FILE", help=f"of LSE; default checkpoints/{SYNCNET.local}")
     add("--inception_weights", metavar="FILE",
         help="of FID; default: checkpoints/, else downloaded")
     add_metric_arguments(parser)

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -132,6 +132,28 @@ class ScoreTable:
     def rows(self, video: str) -> list[dict]:
         """The scores of one video."""
         return self._entries[video]["rows"]
+
+
+def write_results(stem: str, text: str, content: object) -> None:
+    """<stem>.md and <stem>.json: what was found, as words and as numbers."""
+    write_json(f"{stem}.json", content, indent=2)
+    with replacing(f"{stem}.md") as file:
+        file.write(text)
+
+
+def mean_text(found: dict | None, digits: int = 3) -> str:
+    """A column's mean +- its standard error, "-" where it has no number."""
+    if found is None:
+        return "-"
+    error = found["standard_error"]
+    return f"{found['mean']:.{digits}f}" + ("" if error is None else f" +- {error:.{digits}f}")
+
+
+def format_scores(summary: dict, names: Iterable[str]) -> list[str]:
+    """A line for each of the named columns."""
+    scores = {name: summary["scores"][name] for name in names}
+    counts = {name: f"  (n = {found['n']})" if found else "" for name, found in scores.items()}
+    return [f"{name:22} {mean_text(x, 4)}{counts[name]}" for name, x in scores.items()]
 
 
 def _statistics(values: Sequence[object]) -> dict | None:

@@ -9,6 +9,7 @@ and how far that lies below the median is the confidence (Chung and Zisserman, "
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 
 from audio import MEL_RATE, MEL_STEPS, TRAINING_FPS, crop_audio_window, melspectrogram, pcm16
 from errors import InputError
+from face_detection.track import batched
 from hparams import HParams
 from media.files import file_label
 
@@ -71,11 +73,19 @@ class Expert:
         self.device = next(model.parameters()).device
 
     def embed_lips(self, frames: Iterable[np.ndarray], batch_size: int = BATCH) -> np.ndarray:
-        """The embeddings (T-4, D) of T frames uint8 BGR (size, size, 3); see FaceWindows."""
-        windows = FaceWindows(self, batch_size)
-        for frame in frames:
-            windows.feed(frame)
-        return windows.flush()
+        """The embeddings (T-4, D) of T frames uint8 BGR (size, size, 3), as they come; (0, 0) of
+        fewer than five. At most batch_size + 4 frames are held.
+        """
+        import torch
+
+        frames, found = iter(frames), []
+        held = list(itertools.islice(frames, WINDOW - 1))
+        for batch in batched(frames, batch_size):
+            held += batch
+            with torch.inference_mode():
+                found.append(self.embed_frames(np.stack(held)).cpu().numpy())
+            del held[: 1 - WINDOW]
+        return np.concatenate(found) if found else np.zeros((0, 0))
 
     def embed_sound(self, sound: np.ndarray, n: int, first: int = 0) -> np.ndarray:
         """The embeddings (n, D) of what is heard with the windows that begin with the frames
@@ -213,37 +223,6 @@ def load_expert(path: str | os.PathLike, device: str | torch.device = "auto") ->
     except InputError as error:
         raise InputError(f"an expert is a SyncNet_color or a SyncNet v2: {error}") from error
     return expert(model, file_label(path))
-
-
-class FaceWindows:
-    """An expert's embeddings of every window of five consecutive frames, as the frames come: uint8
-    BGR (size, size, 3). At most batch_size + 4 frames are held.
-    """
-
-    def __init__(self, expert: Expert, batch_size: int = BATCH) -> None:
-        self._embed, self._hold = expert.embed_frames, batch_size + WINDOW - 1
-        self._frames: list[np.ndarray] = []
-        self._embeddings: list[np.ndarray] = []
-        self.frames = 0  # that have come so far
-
-    def feed(self, frame: np.ndarray) -> None:
-        self.frames += 1
-        self._frames.append(frame)
-        if len(self._frames) == self._hold:
-            self._embed_held()
-
-    def flush(self) -> np.ndarray:
-        """The embeddings (frames - 4, D) of all windows; (0, 0) where there are fewer frames."""
-        if len(self._frames) >= WINDOW:
-            self._embed_held()
-        return np.concatenate(self._embeddings) if self._embeddings else np.zeros((0, 0))
-
-    def _embed_held(self) -> None:
-        import torch
-
-        with torch.inference_mode():
-            self._embeddings.append(self._embed(np.stack(self._frames)).cpu().numpy())
-        del self._frames[: 1 - WINDOW]
 
 
 def slide(
