@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audio import MEL_RATE, MEL_STEPS, TRAINING_FPS, crop_audio_window, melspectrogram, pcm16
+from audio import (
+    MEL_RATE,
+    MEL_STEPS,
+    TRAINING_FPS,
+    crop_audio_window,
+    load_wav,
+    melspectrogram,
+    pcm16,
+)
 from errors import InputError
 from face_detection.track import batched
 from hparams import HParams
@@ -34,6 +42,8 @@ MIN_WINDOWS = 10
 FRAME_SAMPLES = 640  # of 16 kHz sound at 25 fps
 WINDOW = 5  # frames that either expert sees at a time
 BATCH = 32  # windows that are embedded at a time
+CLEAR_SHIFT = 3  # frames; from here on a viewer notices, below the windows overlap almost wholly
+REPORTED_SHIFTS = (1, 2, 3, 5, 10)  # frames; each has an accuracy of its own
 
 
 @dataclass(frozen=True)
@@ -257,34 +267,31 @@ def offset_of(curve: np.ndarray) -> Offset:
 def clip_offset(
     expert: Expert, folder: str | os.PathLike, hp: HParams, max_shift: int = MAX_SHIFT
 ) -> Offset:
-    """The offset of the preprocessed clip in `folder`, from its crops and its audio.wav; a shift in
-    a filelist changes neither. InputError where the clip is too short for the search,
-    ValueError where a crop cannot be read.
+    """The offset of the longest run of windows in the preprocessed clip in `folder`, from its crops
+    and its audio.wav; a shift in a filelist changes neither. InputError where the clip is too short
+    for the search, ValueError where a crop cannot be read.
     """
-    lips, sound, first = embed_clip(expert, folder, hp)
+    from corpus.clips import index_clip
+
+    folder = os.fspath(folder)
+    clip = index_clip(folder, dataclasses.replace(hp, img_size=expert.size), individual_mels=False)
+    if isinstance(clip, str):
+        raise InputError(f"{folder}: {clip}")
+    run = longest_run(clip.starts)
+    first = int(run[0])
+    sound = pcm16(load_wav(os.path.join(folder, "audio.wav")))
+    lips = expert.embed_lips(clip.read(first, len(run) + WINDOW - 1))
     try:
         return expert.offset(lips, sound, max_shift, first)
     except InputError as error:
         raise InputError(f"{folder}: {error}") from error
 
 
-def embed_clip(
-    expert: Expert, folder: str | os.PathLike, hp: HParams
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Of the longest run of windows in a preprocessed clip: their embeddings (W, D), the whole
-    clip's sound int16 (n,), the run's first frame.
+def balanced(in_sync: np.ndarray, shifted: np.ndarray, threshold: float = 0.5) -> float:
+    """Accuracy: the mean of the share of cosines in sync (N,) above the threshold and of shifted
+    ones (M,) not above it.
     """
-    from audio import load_wav
-    from corpus.clips import Clip, index_clip
-
-    folder = os.fspath(folder)
-    clip = index_clip(folder, dataclasses.replace(hp, img_size=expert.size), individual_mels=False)
-    if not isinstance(clip, Clip):
-        raise InputError(f"{folder}: {clip}")
-    run = longest_run(clip.starts)
-    first = int(run[0])
-    sound = pcm16(load_wav(os.path.join(folder, "audio.wav")))
-    return expert.embed_lips(clip.read(first, len(run) + WINDOW - 1)), sound, first
+    return float(((in_sync > threshold).mean() + (shifted <= threshold).mean()) / 2)
 
 
 def longest_run(frames: np.ndarray) -> np.ndarray:
