@@ -5,8 +5,8 @@
         --generator data/demo/checkpoints/wav2lip --log_dir data/demo/runs --out results/demo
 
 Every test clip is generated twice, with its own audio and with another clip's. The mouth's opening
-is measured on the pixels of the generated and of the true frames by one function
-(evaluation/mouth.py) and correlated: high with the right audio, low with the wrong one.
+is measured on the pixels of the generated and of the true frames by one function and correlated:
+high with the right audio, low with the wrong one.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from errors import InputError, run_cli
+from evaluation.contact_sheet import face_row
 from evaluation.report_plots import write_sheet
 from evaluation.score_table import write_results
 
@@ -28,7 +30,40 @@ from evaluation.score_table import write_results
 AIMS = {"expert_accuracy": 0.85, "mouth_correlation": 0.70, "mouth_correlation_wrong_audio": 0.35}
 WINDOWS = 500  # of the clips, that the expert judges
 SHEET_SECONDS = 0.2  # between the frames of the contact sheet
-SHEET_SIZE = 128  # pixels of a face on it
+# The mouth's place in a detected face box (rows, columns as shares); generous, since jaws drop.
+ROWS, COLUMNS = (0.60, 0.92), (0.22, 0.78)
+DARK = 0.55  # of the skin's red: lips are above, the inside of a mouth is below
+BRIGHT = 1.5  # times the skin's blue: teeth are above, skin and lips below
+
+
+def mouth_opening(frame: np.ndarray, box: Sequence[float]) -> float:
+    """Share of the mouth region of a face that is the inside of an open mouth: dark, or teeth.
+
+    frame: uint8 BGR (H, W, 3); box: x1, y1, x2, y2 of the face in its pixels. A pixel is dark by
+    how far its red is below DARK times the region's median red, and a tooth by how far its blue is
+    above BRIGHT times the median blue, so that soft edges count in part and the overall light does
+    not matter. A number to correlate, not a length: it also grows with the mouth's share of the
+    box. On synthetic clips it correlates 0.96 on average with the true opening (0.88 at worst).
+    """
+    x1, y1, x2, y2 = box
+    rows = slice(round(y1 + ROWS[0] * (y2 - y1)), round(y1 + ROWS[1] * (y2 - y1)))
+    columns = slice(round(x1 + COLUMNS[0] * (x2 - x1)), round(x1 + COLUMNS[1] * (x2 - x1)))
+    region = frame[rows, columns].astype(np.float32)
+    blue, red = region[..., 0], region[..., 2]
+    skin_blue, limit = max(np.median(blue), 1.0), max(DARK * np.median(red), 1.0)
+    dark = np.clip((limit - red) / limit * 2, 0, 1)
+    teeth = np.clip((blue / skin_blue - BRIGHT) * 2, 0, 1)
+    return float((dark + teeth).mean())
+
+
+def mouth_openings(video: str, boxes: Sequence[Sequence[float] | None]) -> list[float]:
+    """mouth_opening of every frame of a video that has a box; 0 where the box is None."""
+    from media.read import iter_frames
+
+    return [
+        0.0 if box is None else mouth_opening(frame, box)
+        for (_, frame), box in zip(iter_frames(video), boxes, strict=False)
+    ]
 
 
 @dataclass(frozen=True)
@@ -44,7 +79,6 @@ class DemoClip:
 def load_clips(data_root: str, preprocessed_root: str) -> list[DemoClip]:
     """The clips of the test split, measured; InputError where one is missing."""
     from corpus.clips import read_record
-    from evaluation.mouth import mouth_openings
     from hparams import get_image_list
 
     clips = []
@@ -66,7 +100,7 @@ def mouth_scores(lipsync, clips: list[DemoClip], sheet: str) -> dict[str, float]
     """
     from tqdm import tqdm
 
-    from evaluation.mouth import correlation, mouth_openings
+    from face_detection.lip_motion import lip_scores
 
     own, wrong, rows = [], [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -76,30 +110,17 @@ def mouth_scores(lipsync, clips: list[DemoClip], sheet: str) -> dict[str, float]
             other = clips[(number + len(clips) // 2) % len(clips)]  # of another speaker
             for audio, scores in ((clip, own), (other, wrong)):
                 lipsync.run(clip.video, audio.video, made)
-                opening = mouth_openings(made, clip.boxes)
-                length = min(len(opening), len(clip.opening))
-                scores.append(correlation(opening[:length], clip.opening[:length]))
+                opening, nothing = mouth_openings(made, clip.boxes), np.zeros(len(clip.boxes))
+                scores.append(lip_scores(opening, clip.opening, nothing)["follows"])
                 if audio is clip and number % max(1, len(clips) // 3) == 0:
-                    rows += [face_row(clip.video, clip.boxes), face_row(made, clip.boxes)]
+                    boxes = [box for box in clip.boxes if box is not None]
+                    rows += [face_row(x, SHEET_SECONDS, None, boxes) for x in (clip.video, made)]
     write_sheet(rows, sheet)
     return {
         "mouth_correlation": float(np.mean(own)),
         "mouth_correlation_wrong_audio": float(np.mean(wrong)),
         "mouth_correlation_worst_clip": float(np.min(own)),
     }
-
-
-def face_row(video: str, boxes: list) -> list[np.ndarray]:
-    """The face every SHEET_SECONDS of a video, each (SHEET_SIZE, SHEET_SIZE, 3)."""
-    from face_detection.track import crop_face
-    from media.read import iter_frames
-
-    step = round(SHEET_SECONDS * 25)
-    return [
-        crop_face(frame, box, SHEET_SIZE)
-        for index, ((_, frame), box) in enumerate(zip(iter_frames(video), boxes, strict=False))
-        if index % step == 0 and box is not None
-    ]
 
 
 def expert_scores(path: str, preprocessed_root: str, filelists: str) -> dict[str, float]:
@@ -110,7 +131,7 @@ def expert_scores(path: str, preprocessed_root: str, filelists: str) -> dict[str
     from training.setup import validation_batches
 
     expert = load_expert(path)
-    hp = HParams(img_size=expert.size, eval_windows=WINDOWS, num_workers=2)
+    hp = HParams(img_size=expert.size, eval_windows=WINDOWS, num_workers=0)
     data = validation.ExpertValidationDataset(preprocessed_root, "test", hp, filelists)
     found = validation.pair_cosines(expert.model, validation_batches(data, 64, hp), expert.device)
     own, far = (validation.found_pairs(found, s) for s in ([0], validation.far_from(0)))
