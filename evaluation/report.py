@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from errors import InputError, run_cli
 from evaluation.fid import INCEPTION, InceptionFeatures, fid, make_detector
-from evaluation.gen_videos_from_filelist import FPS, MODES, generate_pairs
+from evaluation.gen_videos_from_filelist import MODES, TEST_SET, generate_pairs
 from evaluation.metrics import SyncDistance, add_metric_arguments, find_weights, load_metrics
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
 from evaluation.quality import QualityMeter
@@ -36,7 +36,6 @@ from models.pretrained import Weights
 # Frames by which a video with its own sound ends early: the last mel windows are incomplete, and a
 # container's sound may be some milliseconds shorter than its picture
 SHORTER = 8
-GROUPS = ("generated", "real", "wrong sound")
 SYNCNET = Weights(
     "SyncNet v2", "published by SyncNet's authors (syncnet_python)", "--syncnet_weights",
     fetched=False, local="syncnet_v2.model",
@@ -86,7 +85,9 @@ def load_judges(args: argparse.Namespace) -> Judges:
 
 @dataclass
 class Videos:
-    """What is scored, by group: (name, [path]), or (name, [path, path of another's sound])."""
+    """What is scored, by group ("generated", "real", "wrong sound"): (name, [path]), or (name,
+    [path, path of another's sound]).
+    """
 
     groups: dict[str, list[tuple]]
     pairs: list[tuple] = field(default_factory=list)  # name, (truth, made with its own sound)
@@ -98,36 +99,34 @@ def generate(
 ) -> tuple[Videos, dict]:
     """All the videos, and the summaries of their making by the names of their folders."""
     options = {
-        "faithful": MODES[args.mode], "drop_last": True, "video_fps": FPS, "pad": "trim",
-        "pads": tuple(args.pads), "wav2lip_batch_size": args.wav2lip_batch_size,
+        "faithful": MODES[args.mode], "pads": tuple(args.pads),
+        "wav2lip_batch_size": args.wav2lip_batch_size, **TEST_SET,
     }  # fmt: skip
+    summaries: dict[str, dict] = {}
 
-    def make(name: str, listed: Sequence[Pair], suffix: str) -> dict[str, tuple[Pair, str]]:
-        """{str(pair): (pair, file)} of those that could be made in a folder."""
+    def make(name: str, listed: Sequence[Pair], suffix: str) -> list[tuple[Pair, str]]:
+        """Those that could be made in a folder, with their files."""
         folder = os.path.join(out, name)
         summaries[name] = generate_pairs(
             lipsync, listed, args.data_root, folder, settings, suffix=suffix, **options
         )
         skipped = {entry["video"] for entry in summaries[name]["skipped"]}
-        files = {str(p): (p, os.path.join(folder, f"{p.index}{suffix}")) for p in listed}
-        return {key: file for key, file in files.items() if key not in skipped}
+        made = (pair for pair in listed if str(pair) not in skipped)
+        return [(pair, os.path.join(folder, f"{pair.index}{suffix}")) for pair in made]
 
-    summaries: dict[str, dict] = {}
     found = {name: resolve(args.data_root, name) for p in pairs for name in (p.audio, p.video)}
     names = list(dict.fromkeys(pair.video for pair in pairs if found[pair.video]))
     made = make("generated", pairs, ".mp4")
-    videos = Videos(
-        {
-            "generated": [(key, [path]) for key, (_, path) in made.items()],
-            "real": [(name, [found[name]]) for name in names],
-            "wrong sound": wrong_sounds(pairs, found),
-        },
-        truth={key: found[pair.video] for key, (pair, _) in made.items()},
-    )
+    groups = {
+        "generated": [(str(pair), [path]) for pair, path in made],
+        "real": [(name, [found[name]]) for name in names],
+        "wrong sound": wrong_sounds(pairs, found),
+    }
+    videos = Videos(groups, truth={str(pair): found[pair.video] for pair, _ in made})
     if names:
         # lossless, so that the generator is measured and not H.264
         own = make("own_sound", [Pair(i, name, name) for i, name in enumerate(names)], ".mkv")
-        videos.pairs = [(p.video, (found[p.video], path)) for p, path in own.values()]
+        videos.pairs = [(p.video, (found[p.video], path)) for p, path in own]
     return videos, summaries
 
 
@@ -149,7 +148,7 @@ def wrong_sounds(pairs: Sequence[Pair], found: dict[str, str | None]) -> list[tu
 
 
 def score_sync(
-    args: argparse.Namespace, videos: Videos, judges: Judges, out: str
+    args: argparse.Namespace, groups: dict[str, list[tuple]], judges: Judges, out: str
 ) -> dict[str, dict[str, dict]]:
     """{"lse" or "sync": {group: summary}} of SyncNet v2 and our own expert, as far as there. The
     real clips' scores, which no generator changes, are kept in args.out.
@@ -161,13 +160,12 @@ def score_sync(
         detector = judges.detector if needs_detector(expert, args.protocol) else None
         scorer = SyncScorer(expert, args.protocol, detector, batch_size=args.batch_size)
         scores[name] = {}
-        for group in GROUPS:
+        for group, videos in groups.items():
             place = out if group == "generated" else args.out
             folder = os.path.join(place, "scores", group.replace(" ", "_"))
             table = scorer.table(folder, "another clip's" if group == "wrong sound" else "own")
-            summary = table.run(videos.groups[group], scorer.score_video)
-            rows = {key: table.rows(key) for key, *_ in videos.groups[group]}
-            scores[name][group] = summary | {"by_video": rows}
+            summary = table.run(videos, scorer.score_video)
+            scores[name][group] = summary | {"by_video": {k: table.rows(k) for k, _ in videos}}
     return scores
 
 
@@ -228,7 +226,7 @@ def evaluate(
     if not videos.groups["generated"]:
         raise InputError(f"no pair of {args.filelist} gave a video; see {out}/generated")
     lips = judges.landmarks and score_lips(args, name, lipsync, pairs, settings, out)
-    sync = score_sync(args, videos, judges, out)
+    sync = score_sync(args, videos.groups, judges, out)
     return {
         "name": name,
         "filelist": os.path.basename(args.filelist),

@@ -47,13 +47,9 @@ class SyncScorer:
     """
 
     def __init__(
-        self,
-        expert: Expert,
-        protocol: str = "lrs",
-        detector=None,
-        vshift: int = MAX_SHIFT,
+        self, expert: Expert, protocol: str = "lrs", detector=None, vshift: int = MAX_SHIFT,
         batch_size: int = BATCH,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if protocol not in PROTOCOLS:
             raise InputError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
         if detector is None and needs_detector(expert, protocol):
@@ -68,13 +64,13 @@ class SyncScorer:
     @property
     def settings(self) -> dict:
         """All that the scores depend on."""
-        real = self.protocol == "real"
+        detector, real = self.detector and self.detector.name, self.protocol == "real"
         return {
             "protocol": self.protocol,
             "expert": f"{self.expert.kind}: {self.expert.label}",
             "vshift": self.vshift,
-            "detector": None if self.detector is None else self.detector.name,
-            "track_rules": face_tracks.track_rules(self.detector.name) if real else None,
+            "detector": detector,
+            "track_rules": face_tracks.track_rules(detector) if real else None,
         }
 
     def table(self, folder: str | os.PathLike, audio: str = "own") -> ScoreTable:
@@ -183,20 +179,15 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def make_scorer(args: argparse.Namespace) -> SyncScorer:
-    """The scorer that the command line asks for."""
+def main(args: argparse.Namespace) -> int:
+    audio = [require_file(args.audio, "--audio")] if args.audio else []
+    paths = dict.fromkeys(list_videos(args.videos, "--videos"))
     expert = load_expert(args.expert or args.syncnet_weights, args.device)
     if bool(args.expert) == expert.published:
         flag = "--syncnet_weights" if args.expert else "--expert"
         raise InputError(f"{expert.label.rsplit(' ', 1)[0]} is a {expert.kind}: give it as {flag}")
     detector = make_detector(args) if needs_detector(expert, args.protocol) else None
-    return SyncScorer(expert, args.protocol, detector, args.vshift, args.batch_size)
-
-
-def main(args: argparse.Namespace) -> int:
-    audio = [require_file(args.audio, "--audio")] if args.audio else []
-    paths = dict.fromkeys(list_videos(args.videos, "--videos"))
-    scorer = make_scorer(args)
+    scorer = SyncScorer(expert, args.protocol, detector, args.vshift, args.batch_size)
     table = scorer.table(args.out, args.audio or "own")
     summary = table.run([(path, [path, *audio]) for path in paths], scorer.score_video)
     print(format_summary(summary))

@@ -11,11 +11,11 @@ import pytest
 from errors import InputError
 from evaluation import face_tracks
 from evaluation.face_tracks import (
-    Tracker,
     best_faces,
     box_crop,
     find_tracks,
     iter_crops,
+    link_tracks,
     square_crop,
     track_rules,
 )
@@ -31,10 +31,7 @@ def face(x=100.0, y=50.0, side=120.0, score=0.99, width=None) -> Box:
 
 def tracks_of(frames, cuts=()):
     """frames: the boxes of frame 0, 1, ..."""
-    tracker = Tracker()
-    for index, boxes in enumerate(frames):
-        tracker.feed(index, index in cuts, boxes)
-    return tracker.flush()
+    return link_tracks((index in cuts, boxes) for index, boxes in enumerate(frames))
 
 
 def spans(tracks):

@@ -17,9 +17,7 @@ from evaluation.fid import INCEPTION
 from evaluation.metrics import METRICS
 from evaluation.pairs import Pair
 from evaluation.report import (
-    GROUPS,
     Judges,
-    Videos,
     generate,
     get_args_parser,
     load_judges,
@@ -29,6 +27,7 @@ from evaluation.report import (
 from evaluation.report_plots import plot_report, rank
 from evaluation.report_text import _verdicts, warnings
 
+GROUPS = ("generated", "real", "wrong sound")
 # nothing is to be downloaded, wherever the tests run
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
@@ -196,9 +195,10 @@ def test_lse_of_every_group(tmp_path, clips):
     torch.save(fill(create_model("SyncNet_v2")).state_dict(), weights)
     clip, other = (str(clips / f"s000{i}/00001.mp4") for i in (0, 1))
     groups = ([("0 b a", [clip])], [("a", [clip])], [("0 b a", [clip, other])])
-    videos = Videos(dict(zip(GROUPS, groups, strict=True)))
     judges = Judges(experts={"lse": load_expert(weights, "cpu")})
-    scores = score_sync(arguments(tmp_path), videos, judges, str(tmp_path))
+    scores = score_sync(
+        arguments(tmp_path), dict(zip(GROUPS, groups, strict=True)), judges, str(tmp_path)
+    )
     lse = {group: scores["lse"][group]["scores"] for group in GROUPS}
     assert lse["generated"] == lse["real"]  # the same clip
     assert lse["wrong sound"]["lse_d"]["mean"] != lse["real"]["lse_d"]["mean"]
