@@ -14,6 +14,7 @@ not there is left out and named. The metrics are those of evaluation/metrics.py.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import sys
@@ -74,6 +75,7 @@ class QualityMeter:
         """
         import torch
 
+        from audio import load_wav
         from media.read import probe
 
         a, b = probe(truth), probe(generated)
@@ -84,7 +86,9 @@ class QualityMeter:
             )
         if min(a.width, a.height) < MIN_SIDE:
             raise InputError(f"frames of {a.width}x{a.height} pixels are too small to judge")
-        wav = _sound(generated)
+        wav = None
+        with contextlib.suppress(InputError):  # it has none
+            wav = load_wav(generated)
         for metric in self.metrics:
             metric.start(wav, b.fps)
         found: dict[str, list[float]] = {name: [] for name in self.columns}
@@ -109,7 +113,7 @@ class QualityMeter:
 
     def _batches(self, truth: str, generated: str, fps: float, size: int) -> Iterator[Batch]:
         """Both videos in step. At one rate, by timestamp: that is what the generator was shown of a
-        video whose frames come at uneven times.
+        video whose frames come at uneven times. InputError where one video ends too early.
         """
         from face_detection.track import batched, track_faces
         from media.read import iter_frames
@@ -117,16 +121,17 @@ class QualityMeter:
         true, made = (
             same_size(frame for _, frame in iter_frames(path, fps)) for path in (truth, generated)
         )
-        tracked, done = track_faces(true, self.detector, size), 0
-        for batch in batched(self._in_step(tracked, made), size):
+        both = itertools.zip_longest(track_faces(true, self.detector, size), made)
+        done = 0
+        for batch in batched(self._in_step(both), size):
             originals, boxes, pictures = zip(*batch, strict=True)
             yield Batch(np.stack(originals), np.stack(pictures), boxes, done)
             done += len(batch)
 
-    def _in_step(self, true: Iterator, made: Iterator[np.ndarray]) -> Iterator[tuple]:
-        """(true frame, box, generated frame); InputError where one video ends too early."""
+    def _in_step(self, both: Iterator[tuple]) -> Iterator[tuple]:
+        """(true frame, box, generated frame) of ((true frame, box), generated frame)."""
         early = 0
-        for count, (tracked, frame) in enumerate(itertools.zip_longest(true, made)):
+        for count, (tracked, frame) in enumerate(both):
             if tracked is None:
                 raise InputError(f"the generated video goes on after the true one's {count} frames")
             if frame is not None:
@@ -139,16 +144,6 @@ class QualityMeter:
                     f"the generated video has {count + 1 - early} frames, the true one more than "
                     f"{count}{allowed}"
                 )
-
-
-def _sound(path: str) -> np.ndarray | None:
-    """A video's sound at 16 kHz, from its first frame on; None where it has none."""
-    from audio import load_wav
-
-    try:
-        return load_wav(path)
-    except InputError:
-        return None
 
 
 def find_pairs(real: str, generated: str) -> list[tuple[str, tuple[str, str]]]:

@@ -111,24 +111,14 @@ class Expert:
     # what a subclass knows: the networks, what they are given, how many windows, from frame 0 on,
     # have their sound in so many samples
     _audio: Callable[[torch.Tensor], torch.Tensor]
-
-    def embed_frames(self, frames: np.ndarray) -> torch.Tensor:
-        raise NotImplementedError
-
-    def _sound_windows(self, sound: np.ndarray, n: int, first: int) -> Iterator[np.ndarray]:
-        raise NotImplementedError
-
-    def hears(self, samples: int) -> int:
-        raise NotImplementedError
+    embed_frames: Callable[[np.ndarray], torch.Tensor]
+    _sound_windows: Callable[[np.ndarray, int, int], Iterator[np.ndarray]]
+    hears: Callable[[int], int]
 
     def offset(
-        self,
-        lips: np.ndarray,
-        sound: np.ndarray,
-        max_shift: int = MAX_SHIFT,
-        first: int = 0,
+        self, lips: np.ndarray, sound: np.ndarray, max_shift: int = MAX_SHIFT, first: int = 0,
         whole: bool = False,
-    ) -> Offset:
+    ) -> Offset:  # fmt: skip
         """By how much sound and lips are apart; InputError where there is too little of them.
 
         lips: (W, D) of the windows that begin with the frames `first`, first + 1 ...; sound: as for
