@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -80,13 +80,16 @@ def measure(args: argparse.Namespace) -> None:
 
 @dataclass
 class Job:
-    """What is measured: a face and its speech, `frames` of output."""
+    """What is measured: a face and its speech, `frames` of output; and with what."""
 
+    folder: str
     face: str
     audio: str
     frames: int
     fps: float
     kinds: tuple[str, ...]  # of KINDS; a picture is always still
+    lipsyncs: dict = field(default_factory=dict)  # by detector
+    engines: dict[str, Backend] = field(default_factory=dict)
 
 
 def make_job(args: argparse.Namespace, folder: str) -> Job:
@@ -101,7 +104,7 @@ def make_job(args: argparse.Namespace, folder: str) -> Job:
     save_wav(load_audio(audio)[: round(args.seconds * 16000)], speech)
     fps = source_fps(face, Options())
     kinds = ("still",) if is_image(face) else KINDS
-    return Job(face, speech, len(windows(speech, fps)), fps, kinds)
+    return Job(folder, face, speech, len(windows(speech, fps)), fps, kinds)
 
 
 def windows(audio: str, fps: float) -> list[np.ndarray]:
@@ -117,18 +120,15 @@ def measure_speed(checkpoint: str, folder: str, args: argparse.Namespace) -> Non
     from lipsync.engine import LipSync
 
     job, facts = make_job(args, folder), circumstances()
-    lipsyncs = {
-        name: LipSync(checkpoint, args.device, name, detector_options(args, name), "torch")
-        for name in args.detectors
-    }
-    device = next(iter(lipsyncs.values())).device
-    engines = make_engines(checkpoint, device, args.backends)
-    stages = measure_stages(job, lipsyncs, engines, folder, args.repeats)
-    runs = measure_runs(job, lipsyncs, engines, folder, args.repeats)
+    for name in args.detectors:
+        options = detector_options(args, name)
+        job.lipsyncs[name] = lipsync = LipSync(checkpoint, args.device, name, options, "torch")
+    job.engines = make_engines(checkpoint, lipsync.device, args.backends)
+    stages, runs = measure_stages(job, args.repeats), measure_runs(job, args.repeats)
     for run in runs:
         what = (job.face, job.audio, run["backend"], run["detector"], run["face"] == "still")
         run |= apart(run_job, checkpoint, args, *what)
-    described = {name: engine.describe() for name, engine in engines.items()}
+    described = {name: engine.describe() for name, engine in job.engines.items()}
     weights = args.checkpoint_path or "random weights"
     settings = {"frames": job.frames, "fps": job.fps, "repeats": args.repeats, "weights": weights}
     report(
@@ -142,14 +142,11 @@ def measure_speed(checkpoint: str, folder: str, args: argparse.Namespace) -> Non
     )  # fmt: skip
 
 
-def measure_stages(
-    job: Job, lipsyncs: dict, engines: dict[str, Backend], folder: str, repeats: int
-) -> list[dict]:
+def measure_stages(job: Job, repeats: int) -> list[dict]:
     """Milliseconds a frame of output for each stage alone, on the same frames: rows of stage, way
     and face.
     """
-    steps = [(kind, *step) for kind in job.kinds
-             for step in stage_steps(job, kind, lipsyncs, engines, folder)]  # fmt: skip
+    steps = [(kind, *step) for kind in job.kinds for step in stage_steps(job, kind)]
     for _, stage, _, step, _ in steps:
         if stage == "generate":  # the back ends convert the network when first used
             step()
@@ -160,9 +157,7 @@ def measure_stages(
     ]
 
 
-def stage_steps(
-    job: Job, kind: str, lipsyncs: dict, engines: dict[str, Backend], folder: str
-) -> list[tuple[str, str, Callable[[], object], int]]:
+def stage_steps(job: Job, kind: str) -> list[tuple[str, str, Callable[[], object], int]]:
     """Stage, way, the step, and how many frames of output it serves."""
     from face_detection.choice import detect_faces
     from face_detection.track import crop_face
@@ -172,8 +167,8 @@ def stage_steps(
 
     still = kind == "still"
     opts = Options(static=still)  # the first frame alone
-    source = next(iter(lipsyncs.values())).find(job.face, opts, job.frames)
-    size = next(iter(engines.values())).img_size
+    source = next(iter(job.lipsyncs.values())).find(job.face, opts, job.frames)
+    size = next(iter(job.engines.values())).img_size
     chunks = windows(job.audio, job.fps)[:RELEASED_BATCH]
     held, crops = [], []
     for frame, box in itertools.islice(source.frames(job.frames), len(chunks)):
@@ -201,7 +196,7 @@ def stage_steps(
             paste_face(frame, face, box, opts.paste, opts.mask)
 
     def encode() -> None:
-        with VideoWriter(os.path.join(folder, "stage.mp4"), job.fps, wav, 16000) as writer:
+        with VideoWriter(os.path.join(job.folder, "stage.mp4"), job.fps, wav, 16000) as writer:
             for frame in pictures:
                 writer.write(frame)
 
@@ -209,8 +204,8 @@ def stage_steps(
     return [
         ("speech", "", lambda: windows(job.audio, job.fps), job.frames),
         ("decode", "", lambda: deque(source.frames(job.frames), maxlen=0), job.frames),
-        *(("detect", n, partial(detect, x.detector), looked_at) for n, x in lipsyncs.items()),
-        *(("generate", n, partial(generate, x), len(faces)) for n, x in engines.items()),
+        *(("detect", n, partial(detect, x.detector), looked_at) for n, x in job.lipsyncs.items()),
+        *(("generate", n, partial(generate, x), len(faces)) for n, x in job.engines.items()),
         ("paste", "", paste, len(held)),
         ("encode", "", encode, len(held)),
     ]
@@ -227,18 +222,18 @@ def stage_table(stages: list[dict]) -> tuple[list[dict], dict[str, str]]:
     return list(found.values()), columns
 
 
-def measure_runs(
-    job: Job, lipsyncs: dict, engines: dict[str, Backend], folder: str, repeats: int
-) -> list[dict]:
+def measure_runs(job: Job, repeats: int) -> list[dict]:
     """LipSync.run from file to file, with each detector, back end and kind of face."""
-    out = os.path.join(folder, "out.mp4")
+    out = os.path.join(job.folder, "out.mp4")
 
     def run(detector: str, backend: str, kind: str) -> None:
-        lipsync = lipsyncs[detector]
-        lipsync.backend = engines[backend]  # one detector and one network each serve all the runs
+        lipsync = job.lipsyncs[detector]
+        lipsync.backend = job.engines[
+            backend
+        ]  # one detector and one network each serve all the runs
         lipsync.run(job.face, job.audio, out, static=kind == "still")
 
-    keys = itertools.product(lipsyncs, engines, job.kinds)
+    keys = itertools.product(job.lipsyncs, job.engines, job.kinds)
     took = best_times({key: functools.partial(run, *key) for key in keys}, repeats, "runs")
     return [
         {"backend": backend, "detector": detector, "face": kind, "seconds": spent,
