@@ -247,7 +247,6 @@ def list_videos(paths: Sequence[str], flag: str) -> list[str]:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The command line."""
     parser = argparse.ArgumentParser(
         description="Frechet Inception Distance between the frames of real and generated videos."
     )
@@ -269,14 +268,12 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def make_detector(args: argparse.Namespace):
-    """The face detector that its flags and --device ask for."""
     from models.device import select_device
 
     return create_detector(args.detector, str(select_device(args.device)), **detector_options(args))
 
 
 def main(args: argparse.Namespace) -> None:
-    """Print the distance and say what it rests on."""
     real, generated = list_videos(args.real, "--real"), list_videos(args.generated, "--generated")
     detector = make_detector(args) if args.region == "face" else None
     inception = InceptionFeatures(args.inception_weights, args.device)

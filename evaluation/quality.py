@@ -62,12 +62,10 @@ class QualityMeter:
 
     @property
     def settings(self) -> dict:
-        """What the scores depend on, for a ScoreTable."""
         networks = {next(iter(m.columns)): m.label for m in self.metrics if m.label}
         settings = {"faces": self.detector.name, "shorter": self.shorter, "pairs": "by time"}
-        for metric in self.metrics:
-            settings |= metric.settings
-        return settings | {"networks": networks}
+        own = {name: x for metric in self.metrics for name, x in metric.settings.items()}
+        return settings | own | {"networks": networks}
 
     def score(self, truth: str, generated: str) -> dict[str, float | None]:
         """The row of one pair, None where nothing could be measured. InputError where the videos do
@@ -104,9 +102,7 @@ class QualityMeter:
         for name, values in found.items():
             if not np.isfinite(values).all():
                 raise InputError(f"{name} is not a number; are its weights damaged?")
-        row = {
-            name: sum(values) / len(values) if values else None for name, values in found.items()
-        }
+        row = {name: sum(x) / len(x) if x else None for name, x in found.items()}
         if wav is not None:
             row["av_length_difference"] = len(wav) / 16000 - frames / b.fps
         return row | {"frames": frames, "faces": faces}
@@ -175,7 +171,6 @@ def find_pairs(real: str, generated: str) -> list[tuple[str, tuple[str, str]]]:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The command line."""
     parser = argparse.ArgumentParser(
         description="Generated videos against the true ones.",
         epilog="columns:\n" + "\n".join(f"  {n:21} {c}" for n, c in (COLUMNS | COUNTED).items()),
@@ -198,7 +193,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Print the means, what was skipped and what was left out."""
     from models.shipped import expert_path
 
     pairs = find_pairs(args.real, args.generated)

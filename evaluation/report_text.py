@@ -130,7 +130,7 @@ def _near(summary: dict | None) -> str:
 
 
 def _seconds(report: dict) -> dict[str, float]:
-    """The work that a minute of video took, by what was done."""
+    """What a minute of video took, by what was done."""
     made, quality = report["generation"], report["quality"]["own_sound"]
 
     def minutes(summary: dict) -> float:

@@ -63,7 +63,6 @@ class SyncScorer:
 
     @property
     def settings(self) -> dict:
-        """All that the scores depend on."""
         detector, real = self.detector and self.detector.name, self.protocol == "real"
         return {
             "protocol": self.protocol,
