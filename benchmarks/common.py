@@ -20,8 +20,6 @@ from errors import InputError, require_file
 from lipsync.options import positive, seconds
 from models.device import core_count
 
-# torch, OpenCV and PyAV are imported inside the functions, so that --help answers at once
-
 PACKAGES = ("torch", "openvino", "onnxruntime", "opencv-python", "av")
 TALK_SIZE = (1280, 720)  # width, height
 CYCLE = 8  # seconds of synthetic talk; longer videos repeat them

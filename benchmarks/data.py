@@ -15,8 +15,6 @@ from benchmarks.common import add_shared, best_times, call_seconds, circumstance
 from errors import InputError
 from hparams import HParams
 
-# torch and OpenCV are imported inside the functions, so that --help answers at once
-
 CROP = 120  # px, about an LRS2 face
 CLIP_SECONDS = 8
 SPAN = 0.2  # seconds; of many such spans the best counts: in the others somebody else was busy too

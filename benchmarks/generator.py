@@ -16,8 +16,6 @@ from backends.base import Backend
 from benchmarks.common import best_times, circumstances, report
 from errors import InputError
 
-# torch is imported inside the functions, so that --help answers at once
-
 EAGER = "eager"
 BACKENDS = NAMES[1:]  # without "auto"
 SPAN = 0.5  # seconds, about, for each figure of each round

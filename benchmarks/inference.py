@@ -33,8 +33,6 @@ from face_detection import NETWORKS
 from face_detection.arguments import add_weights_arguments, detector_options, weights_files
 from lipsync.options import Options, positive, seconds
 
-# torch, OpenCV and the detectors are imported inside the functions, so that --help answers at once
-
 RELEASED_BATCH = 128
 HELD = 24  # full frames that the stages are measured on
 KINDS = ("video", "still")

@@ -18,8 +18,6 @@ import numpy as np
 from errors import InputError, require_file, run_cli
 from lipsync.options import seconds
 
-# OpenCV and the detector are imported inside the functions, so that --help answers at once
-
 SIDE = 160  # px of a face
 COLUMNS = 13
 SEARCHED = 8  # faces, at most, that say where the face is

@@ -25,8 +25,6 @@ from evaluation.contact_sheet import face_row
 from evaluation.report_plots import write_sheet
 from evaluation.score_table import write_results
 
-# torch, OpenCV and matplotlib are imported inside the functions, so that --help answers at once
-
 AIMS = {"expert_accuracy": 0.85, "mouth_correlation": 0.70, "mouth_correlation_wrong_audio": 0.35}
 WINDOWS = 500  # of the clips, that the expert judges
 SHEET_SECONDS = 0.2  # between the frames of the contact sheet

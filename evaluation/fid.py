@@ -32,8 +32,6 @@ from lipsync.options import positive
 from media.files import file_label, replacing, stamp, write_json
 from models.pretrained import Weights
 
-# torch and pytorch-fid are imported inside the functions, so that --help answers at once
-
 FEATURES = 2048  # of the final average pooling
 INPUT_SIZE = 299  # px: the side of the network's input
 SAVE_SECONDS = 60  # between two saves of a side's sums, at the end of a video

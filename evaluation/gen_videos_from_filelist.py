@@ -31,7 +31,6 @@ from media.write import remove_leftovers
 if TYPE_CHECKING:
     from lipsync.engine import LipSync
 
-# torch, OpenCV and the detectors are imported inside the functions, so that --help answers at once
 
 FPS = 25.0
 MODES = {"faithful": True, "default": False}

@@ -37,8 +37,6 @@ from evaluation.score_table import write_results
 from lipsync.options import positive
 from media.files import read_object, write_json
 
-# gradio and scipy are imported inside the functions, so that --help answers at once
-
 QUESTIONS = {
     "sync": "Do the lips fit the speech?",
     "quality": "How good is the picture?",

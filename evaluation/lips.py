@@ -27,8 +27,6 @@ from evaluation.pairs import Pair, read_pairs, require_some, resolve
 from evaluation.score_table import ScoreTable, write_results
 from media.files import file_label
 
-# torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
-
 FPS = 25.0
 BATCH = 64  # frames whose landmarks are found at a time
 COLUMNS = {

@@ -24,7 +24,6 @@ from models.pretrained import Weights
 if TYPE_CHECKING:
     import torch
 
-# torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
 
 MIN_REGION = 12  # px: SSIM's window is 11
 STEPS = 5  # frames in a window of the expert

@@ -37,8 +37,6 @@ from evaluation.score_table import ScoreTable, format_scores
 from face_detection.arguments import add_detector_arguments
 from lipsync.options import natural, positive
 
-# torch, OpenCV and torchmetrics are imported inside the functions, so that --help answers at once
-
 BATCH_SIZE = 16
 BATCH_PIXELS = 2**22  # of a batch's frames: SSIM holds some 200 bytes for each
 MIN_SIDE = 32  # px: AlexNet halves a picture four times

@@ -31,8 +31,6 @@ from lipsync.options import SIDES, positive
 from media.files import file_label, log_job
 from models.pretrained import Weights
 
-# torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
-
 # Frames by which a video with its own sound ends early: the last mel windows are incomplete, and a
 # container's sound may be some milliseconds shorter than its picture
 SHORTER = 8
