@@ -259,7 +259,7 @@ def clip_offset(
 ) -> Offset:
     """The offset of the longest run of windows in the preprocessed clip in `folder`, from its crops
     and its audio.wav; a shift in a filelist changes neither. InputError where the clip is too short
-    for the search, ValueError where a crop cannot be read.
+    for the search, ValueError where a crop cannot be read. expert: or what judges in its place.
     """
     from corpus.clips import index_clip
 
