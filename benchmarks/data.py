@@ -113,9 +113,8 @@ class ReleasedWay:
         clip, hp = self.clips[key[1]], self.hp
         listed = set(glob.glob(os.path.join(clip.folder, "*.jpg")))
         early = clip.usable[: len(clip.usable) // 2 + 1]  # where any mel of the clip has its rows
-        start, wrong = map(int, np.random.default_rng(key).choice(early, 2))
-        windows = []
-        for first in (start, wrong):
+        starts, windows = np.random.default_rng(key).choice(early, 2).tolist(), []
+        for first in starts:
             paths = [path for path in get_window(clip.frame_path(first)) if path in listed]
             window = read_window(paths, hp.img_size).astype(np.float32) / 255
             windows.append(window.transpose(3, 0, 1, 2))  # (3, T, H, W)
@@ -125,8 +124,8 @@ class ReleasedWay:
         masked[:, :, hp.img_size // 2 :] = 0
         return {
             "x": np.concatenate([masked, windows[1]]),
-            "indiv_mels": get_segmented_mels(mel, start).transpose(0, 2, 1)[:, None],
-            "mel": crop_audio_window(mel, start).T[None],
+            "indiv_mels": get_segmented_mels(mel, starts[0]).transpose(0, 2, 1)[:, None],
+            "mel": crop_audio_window(mel, starts[0]).T[None],
             "y": np.ascontiguousarray(windows[0]),
         }
 

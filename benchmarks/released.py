@@ -71,12 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> None:
     """Print seconds and memory of both programs' whole processes, the face's box given and not."""
-    for part in PARTS:
-        if not os.path.isfile(os.path.join(args.repo, part)):
-            raise InputError(
-                f"--repo {args.repo} is no checkout of the released code: it has no {part} "
-                "(git clone https://github.com/Rudrabha/Wav2Lip)"
-            )
+    if lacks := [part for part in PARTS if not os.path.isfile(os.path.join(args.repo, part))]:
+        raise InputError(
+            f"--repo {args.repo} is no checkout of the released code: it has no {lacks[0]} "
+            "(git clone https://github.com/Rudrabha/Wav2Lip)"
+        )
     if not (python := shutil.which(args.python)):
         raise InputError(f"--python is not found: {args.python}")
     args.python = os.path.abspath(python)
@@ -95,17 +94,13 @@ def measure(args: argparse.Namespace) -> None:
                 steps[way]()  # its converted network is kept from now on
         took = best_times(steps, args.repeats, "runs")
     rows = [
-        {
-            "program": name, "faces": faces, "seconds": spent, "peak_mb": peaks[name, faces],
-            "frames_per_second": job.frames / spent, "speedup": took[RELEASED, faces] / spent,
-        }
+        {"program": name, "faces": faces, "seconds": spent, "peak_mb": peaks[name, faces],
+         "frames_per_second": job.frames / spent, "speedup": took[RELEASED, faces] / spent}
         for (name, faces), spent in took.items()
     ]  # fmt: skip
-    said = " ".join(
-        ("faces: searched for, or their box given. Peak: of the process alone.", *notes)
-    )
+    notes.insert(0, "faces: searched for, or their box given. Peak: of the process alone.")
     title, tables = f"whole processes, {job.frames} frames", [(rows, COLUMNS)]
-    report(args, title, facts, tables, said, runs=rows, frames=job.frames, notes=notes)
+    report(args, title, facts, tables, *notes, runs=rows, frames=job.frames, notes=notes[1:])
 
 
 def commands(args: argparse.Namespace, job: Job, folder: str) -> tuple[dict, list[str]]:
