@@ -31,7 +31,6 @@ from media.write import remove_leftovers
 if TYPE_CHECKING:
     from lipsync.engine import LipSync
 
-
 FPS = 25.0
 MODES = {"faithful": True, "default": False}
 # in the default mode the speech may outlast its whole windows, and the video
@@ -98,9 +97,8 @@ def _check(pair: Pair, audio: str, video: str, options: dict, skip_short: bool) 
     from audio import speech_chunks
     from media.read import iter_frames, load_audio, probe
 
-    for name, path in ((pair.audio, audio), (pair.video, video)):
-        if not path:
-            raise Skipped(f"file missing: {name}")
+    if not (audio and video):
+        raise Skipped(f"file missing: {pair.video if audio else pair.audio}")
     kind = "video"
     try:
         fps = options.get("video_fps") or probe(video).fps
