@@ -10,7 +10,6 @@ import math
 import multiprocessing
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ProcessPoolExecutor
@@ -153,7 +152,7 @@ def best_times(
 
     best = dict.fromkeys(steps, math.inf)
     rounds = [(key, step) for _ in range(repeats) for key, step in steps.items()]
-    for key, step in tqdm(rounds, what, disable=not sys.stderr.isatty()):
+    for key, step in tqdm(rounds, what, disable=None):
         best[key] = min(best[key], call_seconds(step, span))
     return best
 

@@ -7,7 +7,6 @@ import glob
 import math
 import multiprocessing
 import os
-import sys
 import tempfile
 from dataclasses import dataclass
 
@@ -76,7 +75,7 @@ def write_clips(args: argparse.Namespace, root: str) -> None:
     args.data_root = args.filelists = root
     names = [clip_name(speaker, 1) for speaker in range(args.clips)]
     write_filelists({"train": names, "val": names}, root)
-    for speaker, name in enumerate(tqdm(names, "clips", disable=not sys.stderr.isatty())):
+    for speaker, name in enumerate(tqdm(names, "clips", disable=None)):
         frames, wave, truth = synthesize_clip(0, speaker, 1, CLIP_SECONDS, (256,))
         folder = os.path.join(root, name)
         os.makedirs(folder)

@@ -8,7 +8,6 @@ import argparse
 import functools
 import itertools
 import os
-import sys
 import tempfile
 import time
 from collections import deque
@@ -252,7 +251,7 @@ def measure_memory(checkpoint: str, folder: str, args: argparse.Namespace) -> No
     video, speech = write_talk(folder, 60 * lengths[-1])
     wav, cut, rows = load_audio(speech), os.path.join(folder, "cut.wav"), []
     jobs = [(backend, length) for backend in args.backends or ["auto"] for length in lengths]
-    for backend, length in tqdm(jobs, "lengths", disable=not sys.stderr.isatty()):
+    for backend, length in tqdm(jobs, "lengths", disable=None):
         save_wav(wav[: round(60 * length * 16000)], cut)
         row = {"backend": backend, "detector": detector, "minutes": length}
         row |= apart(run_job, checkpoint, args, video, cut, backend, detector)

@@ -71,7 +71,7 @@ def measure(args: argparse.Namespace) -> None:
         args.syncnet_checkpoint_path = random_checkpoint(
             os.path.join(folder, "expert.pth"), "SyncNet_color", hp.width, hp.img_size
         )
-        for training, named, batch in tqdm(cases, "cases", disable=not sys.stderr.isatty()):
+        for training, named, batch in tqdm(cases, "cases", disable=None):
             try:
                 row = apart(time_case, args, hp, training, named, batch)
             except OutOfMemory as error:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,7 +102,7 @@ def mouth_scores(lipsync, clips: list[DemoClip], sheet: str) -> dict[str, float]
     own, wrong, rows = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         made = os.path.join(folder, "made.mkv")
-        bar = tqdm(clips, unit="clip", disable=not sys.stderr.isatty())
+        bar = tqdm(clips, unit="clip", disable=None)
         for number, clip in enumerate(bar):
             other = clips[(number + len(clips) // 2) % len(clips)]  # of another speaker
             for audio, scores in ((clip, own), (other, wrong)):

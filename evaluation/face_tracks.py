@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -40,19 +41,14 @@ CUT_THRESHOLD, MIN_SCENE = 30.0, 15  # of the shot cuts; frames
 # to 0.96, and 0.68 to 0.94 on frames scaled by 0.25, where S3FD's softmax is near 1. 0.9 would
 # break every track up, so its own threshold serves; nothing else in those frames passes 0.2. It
 # scales frames to 480 px by itself.
-DETECTOR_RULES = {"sfd": (0.25, 0.9), "centerface": (1.0, 0.5)}
+DETECTOR_RULES = defaultdict(lambda: (0.25, 0.9), centerface=(1.0, 0.5))
 
 SMALL_FRAMES, WHOLE_FRAMES = 32, 8  # scaled ones, and as they are, that wait for the detector
 
 
-def detector_rules(detector: str) -> tuple[float, float]:
-    """(scale, lowest score) for the detector of that name."""
-    return DETECTOR_RULES.get(detector, DETECTOR_RULES["sfd"])
-
-
 def track_rules(detector: str) -> dict[str, float]:
     """All numbers on which tracks and crops depend, for a record of the scores."""
-    scale, score = detector_rules(detector)
+    scale, score = DETECTOR_RULES[detector]
     return {
         "det_scale": scale, "min_score": score, "min_iou": MIN_IOU, "max_missed": MAX_MISSED,
         "min_track": MIN_TRACK, "min_face_size": MIN_FACE, "median_width": MEDIAN,
@@ -130,7 +126,7 @@ def find_tracks(video: str | os.PathLike, detector) -> list[Track]:
     from face_detection.track import batched
     from media.read import iter_frames
 
-    scale, min_score = detector_rules(detector.name)
+    scale, min_score = DETECTOR_RULES[detector.name]
 
     def found() -> Iterator[tuple[bool, list[Box]]]:
         frames = (frame for _, frame in iter_frames(video, FPS))
