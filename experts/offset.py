@@ -151,10 +151,8 @@ class ColorExpert(Expert):
     """A SyncNet_color: unit vectors of the lower halves of faces and of mel windows."""
 
     kind = "SyncNet_color"
-
-    def __init__(self, model: nn.Module, label: str) -> None:
-        super().__init__(model, label)
-        self.size, self._audio = model.img_size, model.embed_audio
+    size = property(lambda self: self.model.img_size)
+    _audio = property(lambda self: self.model.embed_audio)
 
     def embed_frames(self, frames: np.ndarray) -> torch.Tensor:
         import torch
@@ -182,10 +180,7 @@ class SyncNetV2(Expert):
     kind = "SyncNet_v2"
     size = 224
     published = True
-
-    def __init__(self, model: nn.Module, label: str) -> None:
-        super().__init__(model, label)
-        self._audio = model.forward_aud
+    _audio = property(lambda self: self.model.forward_aud)
 
     def embed_frames(self, frames: np.ndarray) -> torch.Tensor:
         import torch
