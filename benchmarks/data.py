@@ -41,10 +41,10 @@ def measure(args: argparse.Namespace) -> None:
         where = (args.data_root, "train", hp, args.filelists)
         generator, expert = Wav2LipDataset(*where), SyncNetDataset(*where)
         heard = [c for c in generator.clips if os.path.exists(os.path.join(c.folder, "audio.wav"))]
-        ways = {"generator": generator}
-        ways |= {"generator, released way": ReleasedWay(heard, hp)} if heard else {}
-        ways |= {"expert": expert}
-        rows = [{"samples": name} | speed(data, hp, args.seconds) for name, data in ways.items()]
+        released = ReleasedWay(heard, hp)
+        ways = {"generator": generator, "generator, released way": released, "expert": expert}
+        rows = [{"samples": name} | speed(data, hp, args.seconds)
+                for name, data in ways.items() if len(data)]  # fmt: skip
     workers = f"{args.workers} worker{'s' * (args.workers > 1)} /s"
     columns = {
         "samples": "samples", "one process /s": "alone", workers: "loaded",

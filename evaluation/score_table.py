@@ -115,9 +115,7 @@ class ScoreTable:
             "videos": sum(bool(e["rows"]) for e in entries),
             "rows": len(rows),
             "seconds": sum(e["seconds"] for e in entries),
-            "skipped": [
-                {"video": e["video"], "reason": e["reason"]} for e in entries if "reason" in e
-            ],
+            "skipped": [{n: e[n] for n in ("video", "reason")} for e in entries if "reason" in e],
             "scores": {name: _statistics([row.get(name) for row in rows]) for name in self.columns},
         }
         write_json(self._path("json"), summary, indent=2)
