@@ -16,35 +16,29 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.data import add_data_arguments, data_benchmark
-from benchmarks.inference import add_inference_arguments, inference_benchmark
-from benchmarks.released import add_released_arguments, released_benchmark
-from benchmarks.train import add_train_arguments, train_benchmark
+from benchmarks import data, inference, released, train
+from benchmarks.common import check_shared
 from errors import run_cli
+
+COMMANDS = {
+    "data": (data, "training samples a second, and memory per worker"),
+    "inference": (inference, "each stage and the whole, by back end; memory; the network alone"),
+    "train": (train, "steps of the expert and of the generator"),
+    "released": (released, "whole runs of a released checkout and of ours"),
+}
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Measure how fast the parts are on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
-    data = commands.add_parser("data", help="training samples a second, and memory per worker")
-    add_data_arguments(data)
-    data.set_defaults(run=data_benchmark)
-    inference = commands.add_parser(
-        "inference", help="each stage and the whole, by back end; memory; the network alone"
-    )
-    add_inference_arguments(inference)
-    inference.set_defaults(run=inference_benchmark)
-    train = commands.add_parser("train", help="steps of the expert and of the generator")
-    add_train_arguments(train)
-    train.set_defaults(run=train_benchmark)
-    released = commands.add_parser("released", help="whole runs of a released checkout and of ours")
-    add_released_arguments(released)
-    released.set_defaults(run=released_benchmark)
+    for name, (module, text) in COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=text))
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    args.run(args)
+    check_shared(args)
+    COMMANDS[args.command][0].measure(args)
 
 
 if __name__ == "__main__":

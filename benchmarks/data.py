@@ -7,47 +7,27 @@ import glob
 import math
 import multiprocessing
 import os
-import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.common import machine, positive_float, print_table
+from benchmarks.common import add_shared, best_times, call_seconds, circumstances, report
 from errors import InputError
 from hparams import HParams
-from lipsync.options import positive
-
-# torch and OpenCV are imported inside the functions, so that --help answers at once
 
 CROP = 120  # px, about an LRS2 face
 CLIP_SECONDS = 8
 SPAN = 0.2  # seconds; of many such spans the best counts: in the others somebody else was busy too
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    # fmt: off
-    add_clips_arguments(parser)
-    parser.add_argument("--seconds", type=positive_float, default=5.0,
-        help="for each figure; default %(default)g")
-    # fmt: on
+CLIPS = ("data_root", "filelists", "workers", "clips")  # flags: what is loaded, and by how many
 
 
-def add_clips_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is loaded, and by how many."""
-    # fmt: off
-    add = parser.add_argument
-    add("--data_root", help="preprocessed clips; default: synthetic ones, made for the occasion")
-    add("--filelists", help="folder of their lists, train.txt ...; needed with --data_root")
-    add("--workers", type=positive, default=1, help="of the loader; default %(default)s")
-    add("--clips", type=positive, default=8, help="synthetic clips of 8 s; default %(default)s")
-    # fmt: on
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_shared(parser, *CLIPS, "json", span=5.0, of="for each figure")
 
 
-def data_benchmark(args: argparse.Namespace) -> None:
+def measure(args: argparse.Namespace) -> None:
     """Print samples a second of each way to read them, and what a loader's worker takes."""
-    if bool(args.data_root) != bool(args.filelists):
-        raise InputError("--data_root and --filelists belong together")
     import cv2
     import torch
 
@@ -55,43 +35,49 @@ def data_benchmark(args: argparse.Namespace) -> None:
 
     cv2.setNumThreads(0)  # "one process" is to mean one thread
     torch.set_num_threads(1)
-    hp, rows = HParams(num_workers=args.workers), []
+    hp, facts = HParams(num_workers=args.workers), circumstances()
     with tempfile.TemporaryDirectory() as folder:
-        if args.data_root is None:
-            write_clips(folder, args.clips)
-        where = (args.data_root or folder, "train", hp, args.filelists or folder)
+        write_clips(args, folder)
+        where = (args.data_root, "train", hp, args.filelists)
         generator, expert = Wav2LipDataset(*where), SyncNetDataset(*where)
         heard = [c for c in generator.clips if os.path.exists(os.path.join(c.folder, "audio.wav"))]
-        ways = {"generator": generator}
-        ways |= {"generator, released way": ReleasedWay(heard, hp)} if heard else {}
-        for name, dataset in (ways | {"expert": expert}).items():
-            rows.append({"samples": name} | measure(dataset, hp, args.seconds))
-    print(f"{machine()}: training samples a second")
+        released = ReleasedWay(heard, hp)
+        ways = {"generator": generator, "generator, released way": released, "expert": expert}
+        rows = [{"samples": name} | speed(data, hp, args.seconds)
+                for name, data in ways.items() if len(data)]  # fmt: skip
     workers = f"{args.workers} worker{'s' * (args.workers > 1)} /s"
-    print_table(rows, {
+    columns = {
         "samples": "samples", "one process /s": "alone", workers: "loaded",
         "MB a worker": "shared_mb", "its own MB": "own_mb",
-    })  # fmt: skip
-    print(
+    }  # fmt: skip
+    report(
+        args, "training samples a second", facts, [(rows, columns)],
         f"One process: the best {SPAN:g} s of {args.seconds:g}; workers: the mean. MB a worker: "
-        "a page that n processes share counts 1/n; its own MB: pages that it shares with none."
-    )
+        "a page that n processes share counts 1/n; its own MB: pages that it shares with none.",
+        data=rows,
+    )  # fmt: skip
 
 
-def write_clips(root: str, clips: int) -> None:
-    """Synthetic clips of 8 s below `root` as preprocess.py leaves them, with crops of LRS2's size,
-    and train.txt.
+def write_clips(args: argparse.Namespace, root: str) -> None:
+    """Where no --data_root is given: synthetic clips of 8 s below `root` as preprocess.py leaves
+    them, with crops of LRS2's size, and their lists; args then names them.
     """
     import cv2
     import numpy as np
     from tqdm import tqdm
 
     from audio import melspectrogram, save_wav
+    from corpus.listing import write_filelists
     from synthetic.corpus import clip_name, synthesize_clip
 
-    for speaker in tqdm(range(clips), desc="clips", disable=not sys.stderr.isatty()):
+    if args.data_root is not None:
+        return
+    args.data_root = args.filelists = root
+    names = [clip_name(speaker, 1) for speaker in range(args.clips)]
+    write_filelists({"train": names, "val": names}, root)
+    for speaker, name in enumerate(tqdm(names, "clips", disable=None)):
         frames, wave, truth = synthesize_clip(0, speaker, 1, CLIP_SECONDS, (256,))
-        folder = os.path.join(root, clip_name(speaker, 1))
+        folder = os.path.join(root, name)
         os.makedirs(folder)
         for number, (frame, box) in enumerate(zip(frames, truth["boxes"], strict=True)):
             x1, y1, x2, y2 = map(int, box)
@@ -100,8 +86,6 @@ def write_clips(root: str, clips: int) -> None:
             cv2.imwrite(path, crop, [cv2.IMWRITE_JPEG_QUALITY, 95])
         save_wav(wave, os.path.join(folder, "audio.wav"))
         np.save(os.path.join(folder, "mel.npy"), melspectrogram(wave).T)
-    with open(os.path.join(root, "train.txt"), "w", encoding="utf-8") as file:
-        file.writelines(f"{clip_name(speaker, 1)}\n" for speaker in range(clips))
 
 
 @dataclass
@@ -128,9 +112,8 @@ class ReleasedWay:
         clip, hp = self.clips[key[1]], self.hp
         listed = set(glob.glob(os.path.join(clip.folder, "*.jpg")))
         early = clip.usable[: len(clip.usable) // 2 + 1]  # where any mel of the clip has its rows
-        start, wrong = map(int, np.random.default_rng(key).choice(early, 2))
-        windows = []
-        for first in (start, wrong):
+        starts, windows = np.random.default_rng(key).choice(early, 2).tolist(), []
+        for first in starts:
             paths = [path for path in get_window(clip.frame_path(first)) if path in listed]
             window = read_window(paths, hp.img_size).astype(np.float32) / 255
             windows.append(window.transpose(3, 0, 1, 2))  # (3, T, H, W)
@@ -140,47 +123,34 @@ class ReleasedWay:
         masked[:, :, hp.img_size // 2 :] = 0
         return {
             "x": np.concatenate([masked, windows[1]]),
-            "indiv_mels": get_segmented_mels(mel, start).transpose(0, 2, 1)[:, None],
-            "mel": crop_audio_window(mel, start).T[None],
+            "indiv_mels": get_segmented_mels(mel, starts[0]).transpose(0, 2, 1)[:, None],
+            "mel": crop_audio_window(mel, starts[0]).T[None],
             "y": np.ascontiguousarray(windows[0]),
         }
 
 
-def measure(dataset, hp: HParams, seconds: float) -> dict[str, float]:
-    """Samples a second in this process and through a loader, and memory of its workers."""
-    from training.setup import EndlessSampler, train_batches
-
-    keys = iter(EndlessSampler(len(dataset), hp.seed))
-    spans = range(math.ceil(seconds / SPAN))
-    alone = max(rate(lambda: dataset[next(keys)], min(seconds, SPAN)) for _ in spans)
-    batches = train_batches(dataset, hp.batch_size, hp, 0)
-    for _ in range(4 * hp.num_workers + 1):  # the workers start; more than they may keep ready
-        next(batches)
-    loaded = rate(lambda: next(batches), seconds) * hp.batch_size
-    memory = worker_memory()
-    batches.close()
-    if dataset.bad_clips:
-        raise InputError(f"{dataset.bad_clips} clips could not be read: measure sound ones")
-    return {"alone": alone, "loaded": loaded, **memory}
-
-
-def rate(step: Callable[[], object], seconds: float) -> float:
-    """Calls of `step` a second, over a span of at least `seconds`, after one call."""
-    step()
-    start, count, took = time.perf_counter(), 0, 0.0
-    while took < seconds:
-        step()
-        count, took = count + 1, time.perf_counter() - start
-    return count / took
-
-
-def worker_memory() -> dict[str, float]:
-    """MB of the greediest child process: its proportional set size (Linux only), and what it shares
-    with nobody.
+def speed(dataset, hp: HParams, seconds: float) -> dict[str, float]:
+    """Samples a second in this process and through a loader; MB of its greediest worker: its
+    proportional set size (Linux only), and what it shares with nobody.
     """
     import psutil
 
+    from training.setup import EndlessSampler, train_batches
+
+    keys = iter(EndlessSampler(len(dataset), hp.seed))
+    once = {"": lambda: dataset[next(keys)]}
+    alone = best_times(once, math.ceil(seconds / SPAN), "spans", min(seconds, SPAN))[""]
+    batches = train_batches(dataset, hp.batch_size, hp, 0)
+    for _ in range(4 * hp.num_workers + 1):  # the workers start; more than they may keep ready
+        next(batches)
+    loaded = call_seconds(lambda: next(batches), seconds)
     workers = multiprocessing.active_children()
     found = [psutil.Process(worker.pid).memory_full_info() for worker in workers]
     shared, own = max((getattr(info, "pss", math.nan), info.uss) for info in found)
-    return {"shared_mb": shared / 2**20, "own_mb": own / 2**20}
+    batches.close()
+    if dataset.bad_clips:
+        raise InputError(f"{dataset.bad_clips} clips could not be read: measure sound ones")
+    return {
+        "alone": 1 / alone, "loaded": hp.batch_size / loaded,
+        "shared_mb": shared / 2**20, "own_mb": own / 2**20,
+    }  # fmt: skip

@@ -1,36 +1,86 @@
-"""The generator alone, by batch size and precision, against what a matrix product reaches."""
+"""What generates: the back ends and the released way; and the network alone, by batch size and
+precision, against what a matrix product reaches.
+"""
 
 from __future__ import annotations
 
 import argparse
 import functools
-import math
-import time
-from collections.abc import Callable, Hashable
-from typing import TypeVar
+import sys
+from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.common import best_times, circumstances, print_report, write_report
+from backends.api import NAMES, create_backend
+from backends.base import Backend
+from benchmarks.common import best_times, circumstances, report
+from errors import InputError
 
-# torch is imported inside the functions, so that --help answers at once
-
+EAGER = "eager"
+BACKENDS = NAMES[1:]  # without "auto"
 SPAN = 0.5  # seconds, about, for each figure of each round
-K = TypeVar("K", bound=Hashable)
 COLUMNS = {
     "way": "{way}, {precision}", "batch": "batch", "ms a batch": "ms_per_batch",
     "frames/s": "frames_per_second", "TFLOP/s": "tflops", "of matmul": "{share_of_matmul:.1%}",
 }  # fmt: skip
 
 
-def generator_benchmark(checkpoint: str, args: argparse.Namespace) -> None:
+class EagerBackend(Backend):
+    """The network as the released program calls it: whole batches, pictures scaled by NumPy in
+    float64, batch norms apart, a still face encoded again with every mel window.
+    """
+
+    name = EAGER
+    chunk = None
+
+    def __init__(self, model, device) -> None:
+        super().__init__(model)
+        self.splits = False
+        self._model, self._device = model.to(device).eval(), device
+
+    def describe(self) -> str:
+        import torch
+
+        return f"torch {torch.__version__}, float32, {str(self._device).upper()}, as released"
+
+    def _run(self, part: str, *inputs: np.ndarray) -> tuple:
+        import torch
+
+        faces, mels, references = inputs
+        masked = faces.copy()
+        masked[:, faces.shape[1] // 2 :] = 0
+        pictures = np.concatenate((masked, references), axis=3) / 255.0
+        tensors = (
+            torch.FloatTensor(x).to(self._device)
+            for x in (mels[:, None], pictures.transpose(0, 3, 1, 2))
+        )
+        with torch.no_grad():
+            made = self._model(*tensors)  # (N, 3, H, W)
+        return ((made.cpu().numpy().transpose(0, 2, 3, 1) * 255.0).astype(np.uint8),)
+
+
+def make_engines(checkpoint: str, device, names: Sequence[str] | None) -> dict[str, Backend]:
+    """The released way and the back ends called `names`; None: those that there are."""
+    from models.checkpoint import load_generator
+
+    engines: dict[str, Backend] = {EAGER: EagerBackend(load_generator(checkpoint), device)}
+    for name in BACKENDS if names is None else names:
+        try:
+            engines[name] = create_backend(load_generator(checkpoint), device, name)
+        except InputError as error:
+            if names:
+                raise
+            print(f"left out: {name}: {error}", file=sys.stderr)
+    return engines
+
+
+def measure_generator(checkpoint: str, args: argparse.Namespace) -> None:
     """Print frames a second and TFLOP/s of the released way and of our back ends, on noise: time
     does not depend on what the faces and mel windows hold.
     """
     import torch
 
     from backends.torch import TorchBackend
-    from benchmarks.engines import make_engines
     from models.checkpoint import load_generator
     from models.cost import frame_flop
     from models.device import select_device
@@ -54,22 +104,21 @@ def generator_benchmark(checkpoint: str, args: argparse.Namespace) -> None:
             faces = random.integers(0, 256, (batch, size, size, 3), np.uint8)
             mels = random.uniform(-4, 4, (batch, 80, 16)).astype(np.float32)
             steps[way, precision, batch] = functools.partial(engine.generate, faces, mels)
-    for (way, precision, batch), seconds in call_seconds(steps, args.repeats, "batches").items():
+    for (way, precision, batch), seconds in warm_times(steps, args.repeats, "batches").items():
         row = {"way": way, "precision": precision, "batch": batch, "ms_per_batch": 1000 * seconds}
         row["frames_per_second"] = batch / seconds
         row["tflops"] = operations * batch / seconds / 1e12
         row["share_of_matmul"] = operations * batch / seconds / peaks[precision]
         rows.append(row)
     title = f"generator alone, {operations / 1e9:.2f} GFLOP a frame, on {device}"
-    print_report(title, facts, rows, COLUMNS)
-    reached = ", ".join(f"{name} {flops / 1e12:.3g}" for name, flops in peaks.items())
-    print(
-        f"Bytes to bytes, transfers included. A large matrix product reaches, TFLOP/s: {reached}. "
-        "TFLOP/s of a way: frames/s times the network's operations."
-    )
-    content = {"gflop_per_frame": operations / 1e9, "generator": rows}
-    content["matmul_tflops"] = {name: flops / 1e12 for name, flops in peaks.items()}
-    write_report(args.json, facts, content)
+    reached = {name: flops / 1e12 for name, flops in peaks.items()}
+    report(
+        args, title, facts, [(rows, COLUMNS)],
+        "Bytes to bytes, transfers included. A large matrix product reaches, TFLOP/s: "
+        + ", ".join(f"{name} {flops:.3g}" for name, flops in reached.items())
+        + ". TFLOP/s of a way: frames/s times the network's operations.",
+        gflop_per_frame=operations / 1e9, generator=rows, matmul_tflops=reached,
+    )  # fmt: skip
 
 
 def matmul_flops(device, dtype, repeats: int) -> float:
@@ -89,25 +138,13 @@ def matmul_flops(device, dtype, repeats: int) -> float:
             torch.cuda.synchronize(device)
 
     try:
-        return 2 * side**3 / call_seconds({"": multiply}, repeats, "matmul")[""]
+        return 2 * side**3 / warm_times({"": multiply}, repeats, "matmul")[""]
     finally:
         torch.set_float32_matmul_precision(before)
 
 
-def call_seconds(steps: dict[K, Callable[[], object]], repeats: int, what: str) -> dict[K, float]:
-    """Seconds of a call of each step, after two calls, over SPAN, the best of `repeats` rounds."""
-    calls = {}
-    for key, step in steps.items():
+def warm_times(steps: dict, repeats: int, what: str) -> dict:
+    """best_times over SPAN, after two calls: a GPU records its graph at the second one."""
+    for step in (*steps.values(), *steps.values()):
         step()
-        step()  # a GPU records its graph at the second one
-        start = time.perf_counter()
-        step()
-        calls[key] = math.ceil(SPAN / max(time.perf_counter() - start, 1e-6))
-
-    def repeat(step: Callable[[], object], count: int) -> None:
-        for _ in range(count):
-            step()
-
-    repeated = {key: functools.partial(repeat, step, calls[key]) for key, step in steps.items()}
-    took = best_times(repeated, repeats, what)
-    return {key: seconds / calls[key] for key, seconds in took.items()}
+    return best_times(steps, repeats, what, SPAN)

@@ -10,16 +10,15 @@ import contextlib
 import functools
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from benchmarks import common
-from benchmarks.inference import make_job
-from benchmarks.memory import command_peak
-from benchmarks.stages import Job
-from errors import InputError, require_file
-from lipsync.options import positive
+from benchmarks.common import add_shared, best_times, circumstances, random_checkpoint, report
+from benchmarks.inference import Job, make_job
+from errors import InputError
 
 RELEASED = "released"
 OURS = Path(__file__).resolve().parent.parent / "inference.py"
@@ -58,58 +57,50 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def add_released_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     # fmt: off
+    add_shared(parser, "face", "audio", "checkpoint_path", "repeats", "json", span=5.0,
+        of="of speech, at most")
     add = parser.add_argument
     add("--repo", required=True, help="a checkout of the released code")
     add("--python", default=sys.executable, metavar="FILE",
         help="the interpreter that has what it needs (librosa below 0.10); default: this one")
-    add("--face", help="video with a face; default: a synthetic speaker, 1280x720")
-    add("--audio", help="speech; belongs to --face")
-    add("--checkpoint_path", metavar="FILE", help="generator; default: full size, random weights")
-    add("--seconds", type=common.positive_float, default=5.0, help="at most; default %(default)g")
     add("--int8", action="store_true", help="measure ours in int8, too")
-    add("--repeats", type=positive, default=3, help="the best one counts; default %(default)s")
-    add("--json", metavar="FILE", help="write the figures there too")
     # fmt: on
 
 
-def released_benchmark(args: argparse.Namespace) -> None:
+def measure(args: argparse.Namespace) -> None:
     """Print seconds and memory of both programs' whole processes, the face's box given and not."""
-    for part in PARTS:
-        if not os.path.isfile(os.path.join(args.repo, part)):
-            raise InputError(
-                f"--repo {args.repo} is no checkout of the released code: it has no {part} "
-                "(git clone https://github.com/Rudrabha/Wav2Lip)"
-            )
-    if bool(args.face) != bool(args.audio):
-        raise InputError("--face and --audio belong together")
-    common.require_writable(args.json)
+    if lacks := [part for part in PARTS if not os.path.isfile(os.path.join(args.repo, part))]:
+        raise InputError(
+            f"--repo {args.repo} is no checkout of the released code: it has no {lacks[0]} "
+            "(git clone https://github.com/Rudrabha/Wav2Lip)"
+        )
     if not (python := shutil.which(args.python)):
         raise InputError(f"--python is not found: {args.python}")
     args.python = os.path.abspath(python)
     for what in ("face", "audio", "checkpoint_path"):
         if path := getattr(args, what):
-            setattr(args, what, os.path.abspath(require_file(path, what)))
+            setattr(args, what, os.path.abspath(path))
     with tempfile.TemporaryDirectory() as folder:
-        drawn = functools.partial(common.random_checkpoint, os.path.join(folder, "w.pth"))
+        drawn = functools.partial(random_checkpoint, os.path.join(folder, "w.pth"))
         args.checkpoint_path = args.checkpoint_path or drawn("Wav2Lip")
-        job, facts, peaks = make_job(args, folder), common.circumstances(), {}
+        job, facts, peaks = make_job(args, folder), circumstances(), {}
         os.mkdir(os.path.join(folder, "temp"))  # where the released program writes
         ways, notes = commands(args, job, folder)
         steps = {way: functools.partial(run, ways[way], folder, way, peaks) for way in ways}
         for way in ways:
             if way[0] != RELEASED:
                 steps[way]()  # its converted network is kept from now on
-        took = common.best_times(steps, args.repeats, "runs")
-    rows = []
-    for (name, faces), seconds in took.items():
-        row = {"program": name, "faces": faces, "seconds": seconds, "peak_mb": peaks[name, faces]}
-        row["frames_per_second"] = job.frames / seconds
-        rows.append(row | {"speedup": took[RELEASED, faces] / seconds})
-    common.print_report(f"whole processes, {job.frames} frames", facts, rows, COLUMNS)
-    print("faces: searched for, or their box given. Peak: of the process alone.", *notes)
-    common.write_report(args.json, facts, {"runs": rows, "frames": job.frames, "notes": notes})
+        took = best_times(steps, args.repeats, "runs")
+    rows = [
+        {"program": name, "faces": faces, "seconds": spent, "peak_mb": peaks[name, faces],
+         "frames_per_second": job.frames / spent, "speedup": took[RELEASED, faces] / spent}
+        for (name, faces), spent in took.items()
+    ]  # fmt: skip
+    notes.insert(0, "faces: searched for, or their box given. Peak: of the process alone.")
+    title, tables = f"whole processes, {job.frames} frames", [(rows, COLUMNS)]
+    report(args, title, facts, tables, *notes, runs=rows, frames=job.frames, notes=notes[1:])
 
 
 def commands(args: argparse.Namespace, job: Job, folder: str) -> tuple[dict, list[str]]:
@@ -151,3 +142,21 @@ def run(command: list[str], folder: str, way: tuple[str, str], peaks: dict) -> N
     if code or not made.is_file():
         raise InputError(f"{way[0]}, face {way[1]}, ended with {code}: {said}")
     peaks[way] = max(peaks.get(way, 0), peak)
+
+
+def command_peak(command: list[str], folder: str) -> tuple[float, int, str]:
+    """A program run in `folder`: the MB (2**20 bytes) it held at most, as seen every 20 ms, without
+    its children; its exit code; the last line that it wrote.
+    """
+    import psutil
+
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        with subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process:
+            held, peak = psutil.Process(process.pid), 0
+            while process.poll() is None:
+                with contextlib.suppress(psutil.Error):  # it ends meanwhile
+                    peak = max(peak, held.memory_info().rss)
+                time.sleep(0.02)
+        log.seek(0)
+        lines = log.read().strip().splitlines()
+    return peak / 2**20, process.returncode, lines[-1] if lines else "nothing was said"

@@ -5,22 +5,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import shutil
 import sys
 import tempfile
 
 from benchmarks.common import (
     OutOfMemory,
+    add_shared,
     apart,
     circumstances,
-    positive_float,
-    print_report,
     random_checkpoint,
-    require_writable,
-    write_report,
+    report,
 )
-from benchmarks.data import add_clips_arguments, write_clips
-from errors import InputError
+from benchmarks.data import CLIPS, write_clips
 from hparams import HParams, load_hparams
 from lipsync.options import positive
 
@@ -39,20 +35,16 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     # fmt: off
+    add_shared(parser, *CLIPS, "device", "json", span=60.0, of="that the steps may take")
     add = parser.add_argument
-    add_clips_arguments(parser)
     add("--trainings", nargs="+", choices=TRAININGS, default=TRAININGS, help="default: both")
     add("--ways", nargs="+", type=way, default=WAYS,
         help=f"of {', '.join(SETTINGS)}, several joined by +; default: {' '.join(WAYS)}")
     add("--batches", nargs="+", type=positive, default=[16], metavar="SAMPLES", help="default: 16")
     add("--hparams", nargs="+", default=[], metavar="KEY=VALUE", help="what else differs")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     add("--steps", type=positive, default=50, help="of each figure; default %(default)s")
-    add("--seconds", type=positive_float, default=60.0,
-        help="that its steps may take; default %(default)g")
-    add("--json", metavar="FILE", help="write the figures there too")
     # fmt: on
 
 
@@ -63,7 +55,7 @@ def way(text: str) -> str:
     return text
 
 
-def train_benchmark(args: argparse.Namespace) -> None:
+def measure(args: argparse.Namespace) -> None:
     """Print samples a second of each training, way and batch, each in a process of its own; one
     that does not fit into memory is left out with a line.
     """
@@ -71,23 +63,17 @@ def train_benchmark(args: argparse.Namespace) -> None:
 
     from models.device import select_device
 
-    if bool(args.data_root) != bool(args.filelists):
-        raise InputError("--data_root and --filelists belong together")
-    require_writable(args.json)
     hp, device, rows = load_hparams(None, args.hparams), select_device(args.device), []
     hp, facts = dataclasses.replace(hp, num_workers=args.workers), circumstances()
     cases = [(t, w, b) for t in args.trainings for b in args.batches for w in args.ways]
     with tempfile.TemporaryDirectory() as folder:
-        if args.data_root is None:
-            write_clips(folder, args.clips)
-            shutil.copy(os.path.join(folder, "train.txt"), os.path.join(folder, "val.txt"))
-            args.data_root = args.filelists = folder
+        write_clips(args, folder)
         args.syncnet_checkpoint_path = random_checkpoint(
             os.path.join(folder, "expert.pth"), "SyncNet_color", hp.width, hp.img_size
         )
-        for training, named, batch in tqdm(cases, "cases", disable=not sys.stderr.isatty()):
+        for training, named, batch in tqdm(cases, "cases", disable=None):
             try:
-                row = apart(measure, args, hp, training, named, batch)
+                row = apart(time_case, args, hp, training, named, batch)
             except OutOfMemory as error:
                 print(f"left out: {training}, {named}, batch {batch}: {error}", file=sys.stderr)
                 continue
@@ -96,15 +82,15 @@ def train_benchmark(args: argparse.Namespace) -> None:
     for row in rows:
         first = base.get((row["training"], row["batch"]))
         row["speedup"] = first["step_seconds"] / row["step_seconds"] if first else "-"
-    print_report(f"training steps on {device}, {args.workers} workers", facts, rows, COLUMNS)
-    print(
+    report(
+        args, f"training steps on {device}, {args.workers} workers", facts, [(rows, COLUMNS)],
         "Means of whole steps, loading included. waiting: the share of them in which there was no "
-        "data; peak: of the GPU's memory, on a CPU of the process, packages and data included."
-    )
-    write_report(args.json, facts, {"train": rows})
+        "data; peak: of the GPU's memory, on a CPU of the process, packages and data included.",
+        train=rows,
+    )  # fmt: skip
 
 
-def measure(args: argparse.Namespace, hp: HParams, training: str, named: str, batch: int) -> dict:
+def time_case(args: argparse.Namespace, hp: HParams, training: str, named: str, batch: int) -> dict:
     """Seconds of a step, samples a second, share of waiting and GiB of one case, as its script
     makes the step; the generator's as after the gate, when the expert teaches.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
@@ -15,6 +14,7 @@ import numpy as np
 
 from audio import MEL_RATE
 from hparams import HParams
+from media.files import read_object
 
 # Python 3.11's parser, which reads an array file's header, counts its depth for all threads
 # together and stops one of them by a SystemError now and then
@@ -151,15 +151,7 @@ def index_clip(folder: str, hp: HParams, individual_mels: bool, shift: int = 0) 
 
 def read_record(folder: str | os.PathLike) -> dict:
     """What preprocess.py wrote about a clip: its clip.json; ValueError where that is none."""
-    path = os.path.join(folder, "clip.json")
-    try:
-        with open(path, encoding="utf-8") as file:
-            record = json.load(file)
-    except RecursionError as error:
-        raise ValueError(f"{path} is nested too deep") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path} is not a clip's record")
-    return record
+    return read_object(os.path.join(folder, "clip.json"), "a clip's record")
 
 
 def list_crops(names: Sequence[str]) -> np.ndarray:

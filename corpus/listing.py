@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import zlib
@@ -61,7 +62,10 @@ def list_videos(data_root: str) -> tuple[list[str], str]:
     elif not os.path.exists(data_root):
         raise InputError(f"--data_root is neither a folder nor a file: {data_root}")
     else:
-        paths = [data_root] if _is_video(data_root) else _read_list(data_root)
+        paths, folder = [data_root], os.path.dirname(os.path.abspath(data_root))
+        if not _is_video(data_root):  # a list, in whose order each counts once
+            lines = filter(None, read_lines(data_root, "--data_root"))
+            paths = list(dict.fromkeys(join_listed(folder, line) for line in lines))
         folders = {os.path.dirname(os.path.abspath(path)) for path in paths}
         base = os.path.commonpath(folders) if folders else ""
         where = f"--data_root {data_root} lists no video"
@@ -106,13 +110,6 @@ def _walk(root: str) -> Iterator[tuple[str, list[str], list[str]]]:
             yield folder, folders, sorted(names)
             paths = (os.path.join(folder, name) for name in folders)
             todo += [path for path in paths if os.path.islink(path)]
-
-
-def _read_list(path: str) -> list[str]:
-    """Paths of a list file in its order, each once."""
-    folder = os.path.dirname(os.path.abspath(path))
-    lines = filter(None, read_lines(path, "--data_root"))
-    return list(dict.fromkeys(join_listed(folder, line) for line in lines))
 
 
 def is_lrs2(names: Sequence[str]) -> bool:
@@ -162,9 +159,17 @@ def speakers_of(names: Sequence[str], pattern: str | None = None) -> dict[str, s
     """Clip name -> who speaks: the first folder (LRS2's <dir>), or what `pattern` finds, a regular
     expression's first group or whole match.
     """
-    if pattern:
-        return {name: _match(pattern, name) for name in names}
-    return {name: name.split(os.sep)[0] for name in names}
+    if not pattern:
+        return {name: name.split(os.sep)[0] for name in names}
+    try:
+        found = {name: re.search(pattern, name) for name in names}
+    except re.error as error:
+        text = f"--speaker_pattern {pattern!r} is no regular expression: {error}"
+        raise InputError(text) from error
+    for name, match in found.items():
+        if not match:
+            raise InputError(f"--speaker_pattern {pattern!r} does not match the clip {name!r}")
+    return {name: m[1] if m.groups() and m[1] else m[0] for name, m in found.items()}
 
 
 def clip_groups(names: Sequence[str], pattern: str | None = None) -> dict[str, str]:
@@ -177,35 +182,18 @@ def clip_groups(names: Sequence[str], pattern: str | None = None) -> dict[str, s
     return {name: os.sep.join(name.split(os.sep)[:2]) for name in names}
 
 
-def _match(pattern: str, name: str) -> str:
-    try:
-        match = re.search(pattern, name)
-    except re.error as error:
-        raise InputError(
-            f"--speaker_pattern {pattern!r} is no regular expression: {error}"
-        ) from error
-    if not match:
-        raise InputError(f"--speaker_pattern {pattern!r} does not match the clip {name!r}")
-    return match[1] if match.groups() and match[1] else match[0]
-
-
 def parse_shares(text: str) -> dict[str, float]:
     """{"train": 0.9, ...} of "train=0.9,val=0.05,test=0.05"; InputError unless they add up to 1."""
-    shares: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, share = part.strip().partition("=")
-        try:
-            shares[name] = float(share)
-        except ValueError:
-            shares[name] = -1.0
-    if not all(name in SPLITS and 0 < share <= 1 for name, share in shares.items()) or (
-        abs(sum(shares.values()) - 1) > 1e-6
-    ):
-        raise InputError(
-            "--make_filelists takes shares of train, val and test that add up to 1, "
-            f"e.g. train=0.9,val=0.05,test=0.05, got {text!r}"
-        )
-    return shares
+    parts = (part.strip().partition("=") for part in text.split(","))
+    with contextlib.suppress(ValueError):
+        shares = {name: float(share) for name, _, share in parts}
+        whole = abs(sum(shares.values()) - 1) <= 1e-6 and min(shares.values()) > 0
+        if whole and shares.keys() <= set(SPLITS):
+            return shares
+    raise InputError(
+        "--make_filelists takes shares of train, val and test that add up to 1, "
+        f"e.g. train=0.9,val=0.05,test=0.05, got {text!r}"
+    )
 
 
 def split_groups(

@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import math
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
 from errors import InputError, require_file, run_cli
 from lipsync.options import seconds
-
-# OpenCV and the detector are imported inside the functions, so that --help answers at once
 
 SIDE = 160  # px of a face
 COLUMNS = 13
@@ -25,19 +24,21 @@ SEARCHED = 8  # faces, at most, that say where the face is
 MARGIN = 1.35  # side of what is shown over the face's box
 
 
-def face_row(video: str, every: float, detector) -> list[np.ndarray]:
-    """The faces (SIDE, SIDE, 3) of a video, one for every `every` seconds, all cut at one place."""
+def face_row(video: str, every: float, detector=None, boxes: Sequence = ()) -> list[np.ndarray]:
+    """The faces (SIDE, SIDE, 3) of a video, one for every `every` seconds, all cut at one place:
+    that of its `boxes`, or else of those that the detector finds.
+    """
     import cv2
 
     from media.read import iter_frames
 
     frames = [frame for _, frame in iter_frames(video, 1 / every)]
-    searched = frames[:: math.ceil(len(frames) / SEARCHED)]
-    boxes = [(found[0].x1, found[0].y1, found[0].x2, found[0].y2)
-             for found in detector.detect(searched) if found]  # fmt: skip
+    if detector is not None:
+        found = detector.detect(frames[:: math.ceil(len(frames) / SEARCHED)])
+        boxes = [best[0][:4] for best in found if best]
     height, width = frames[0].shape[:2]
     # without a face all of the picture
-    x1, y1, x2, y2 = np.median(boxes, axis=0) if boxes else (0, 0, width, height)
+    x1, y1, x2, y2 = np.median(boxes, axis=0) if len(boxes) else (0, 0, width, height)
     side = int(min(MARGIN * max(x2 - x1, y2 - y1), height, width))
     left = int(np.clip((x1 + x2 - side) / 2, 0, width - side))
     top = int(np.clip((y1 + y2 - side) / 2, 0, height - side))

@@ -16,7 +16,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from errors import InputError, require_file, run_cli
-from experts.accuracy import REPORTED_SHIFTS
+from experts.offset import REPORTED_SHIFTS
 from lipsync.options import positive
 
 if TYPE_CHECKING:

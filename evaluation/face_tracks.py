@@ -1,11 +1,11 @@
 """Face tracks of a video and their crops, as SyncNet's own pipeline makes them: the first half of
 the `real` protocol of LSE-D and LSE-C (Chung and Zisserman, "Out of time", 2016).
 
-    tracks = find_tracks("video.mp4", create_detector("sfd"))   # first pass: boxes
     head = lambda frame, track, i: square_crop(frame, track.squares[i])   # 224 x 224
-    for number, crop in iter_crops("video.mp4", tracks, head): ...   # second pass
+    for track in find_tracks("video.mp4", create_detector("sfd")):   # first pass: boxes
+        for crop in iter_crops("video.mp4", track, head): ...   # and one for each track
 
-The video is read twice, so that only boxes are kept of it. All frames are at 25 fps by timestamp.
+The video is read again, so that only boxes are kept of it. All frames are at 25 fps by timestamp.
 The numbers below are the published ones.
 """
 
@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from errors import InputError
+from evaluation.fid import same_size
 from face_detection.base import Box
 from face_detection.shots import ShotCuts, overlap
 
@@ -39,24 +41,20 @@ CUT_THRESHOLD, MIN_SCENE = 30.0, 15  # of the shot cuts; frames
 # to 0.96, and 0.68 to 0.94 on frames scaled by 0.25, where S3FD's softmax is near 1. 0.9 would
 # break every track up, so its own threshold serves; nothing else in those frames passes 0.2. It
 # scales frames to 480 px by itself.
-DETECTOR_RULES = {"sfd": (0.25, 0.9), "centerface": (1.0, 0.5)}
+DETECTOR_RULES = defaultdict(lambda: (0.25, 0.9), centerface=(1.0, 0.5))
 
 SMALL_FRAMES, WHOLE_FRAMES = 32, 8  # scaled ones, and as they are, that wait for the detector
 
 
-def detector_rules(detector: str) -> tuple[float, float]:
-    """(scale, lowest score) for the detector of that name."""
-    return DETECTOR_RULES.get(detector, DETECTOR_RULES["sfd"])
-
-
 def track_rules(detector: str) -> dict[str, float]:
     """All numbers on which tracks and crops depend, for a record of the scores."""
+    scale, score = DETECTOR_RULES[detector]
     return {
-        **dict(zip(("det_scale", "min_score"), detector_rules(detector), strict=True)),
-        **{"min_iou": MIN_IOU, "max_missed": MAX_MISSED, "min_track": MIN_TRACK},
-        **{"min_face_size": MIN_FACE, "median_width": MEDIAN, "crop_scale": CROP_SCALE},
-        **{"grey": GREY, "cut_threshold": CUT_THRESHOLD, "min_scene": MIN_SCENE},
-    }
+        "det_scale": scale, "min_score": score, "min_iou": MIN_IOU, "max_missed": MAX_MISSED,
+        "min_track": MIN_TRACK, "min_face_size": MIN_FACE, "median_width": MEDIAN,
+        "crop_scale": CROP_SCALE, "grey": GREY, "cut_threshold": CUT_THRESHOLD,
+        "min_scene": MIN_SCENE,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,42 +74,31 @@ class Track:
         return len(self.boxes)
 
 
-class Tracker:
-    """Links the boxes of one frame after the other to tracks; older tracks choose first.
+def link_tracks(
+    frames: Iterable[tuple[bool, Sequence[Box]]], min_score: float = DETECTOR_RULES["sfd"][1]
+) -> list[Track]:
+    """The tracks that count in consecutive frames, of each of which is given whether a shot begins
+    with it, and its boxes.
 
-    As SyncNet's pipeline does in one pass over a shot for each track. Where several boxes continue
-    a track it takes the closest.
+    Older tracks choose first, and of several boxes the closest, as in SyncNet's pipeline, which
+    goes over a shot once for each track.
     """
-
-    def __init__(self, min_score: float = DETECTOR_RULES["sfd"][1]) -> None:
-        self.min_score = min_score
-        self._open: list[list[tuple[int, Box]]] = []  # (frame, box), oldest track first
-        self._tracks: list[Track] = []
-
-    def feed(self, index: int, cut: bool, boxes: Sequence[Box]) -> None:
-        """The boxes of frame `index`; cut: whether a shot begins with it."""
-        if cut:
-            self._end(self._open)
-        lost = [found for found in self._open if index - found[-1][0] - 1 > MAX_MISSED]
-        self._end(lost)
-        free = [box for box in boxes if box.score > self.min_score]
-        for found in self._open:
+    tracks: list[list[tuple[int, Box]]] = []  # (frame, box), by their first frames
+    going: list[list[tuple[int, Box]]] = []  # those of them that may be continued
+    for index, (cut, boxes) in enumerate(frames):
+        going = [found for found in going if not cut and index - found[-1][0] - 1 <= MAX_MISSED]
+        free = [box for box in boxes if box.score > min_score]
+        for found in going:
             last = found[-1][1]
             best = max(free, key=lambda box: overlap(box, last), default=None)
             if best is not None and overlap(best, last) > MIN_IOU:
                 found.append((index, best))
                 free.remove(best)
-        self._open += [[(index, box)] for box in free]
-
-    def flush(self) -> list[Track]:
-        """All tracks that count, by their first frame."""
-        self._end(self._open)
-        return sorted(self._tracks, key=lambda track: track.first)
-
-    def _end(self, ended: list[list[tuple[int, Box]]]) -> None:
-        long = (_finished(found) for found in ended if len(found) > MIN_TRACK)
-        self._tracks += [track for track in long if track is not None]
-        self._open = [found for found in self._open if not any(found is e for e in ended)]
+        begun = [[(index, box)] for box in free]
+        going += begun
+        tracks += begun
+    finished = (_finished(found) for found in tracks if len(found) > MIN_TRACK)
+    return [track for track in finished if track is not None]
 
 
 def _finished(found: list[tuple[int, Box]]) -> Track | None:
@@ -139,46 +126,35 @@ def find_tracks(video: str | os.PathLike, detector) -> list[Track]:
     from face_detection.track import batched
     from media.read import iter_frames
 
-    scale, min_score = detector_rules(detector.name)
-    tracker, index = Tracker(min_score), 0
-    frames = (frame for _, frame in iter_frames(video, FPS))
-    for (height, width, _), same in itertools.groupby(frames, key=lambda frame: frame.shape):
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        factor = np.tile((size[0] / width, size[1] / height), 2)
-        shots = ShotCuts(CUT_THRESHOLD, MIN_SCENE)
-        shrunk = (  # whether a shot begins, as with every new size; bilinear as released
-            (shots.feed(n, frame) or n == 0, frame if scale == 1 else cv2.resize(frame, size))
-            for n, frame in enumerate(same)
-        )
-        for batch in batched(shrunk, SMALL_FRAMES if scale < 1 else WHOLE_FRAMES):
-            cuts, small = zip(*batch, strict=True)
-            for cut, boxes in zip(cuts, detector.detect(np.stack(small)), strict=True):
-                own = [Box(*np.divide(box[:4], factor).tolist(), box.score) for box in boxes]
-                tracker.feed(index, cut, own)
-                index += 1
-    return tracker.flush()
+    scale, min_score = DETECTOR_RULES[detector.name]
+
+    def found() -> Iterator[tuple[bool, list[Box]]]:
+        frames = (frame for _, frame in iter_frames(video, FPS))
+        for (height, width, _), same in itertools.groupby(frames, key=lambda frame: frame.shape):
+            size = max(1, round(width * scale)), max(1, round(height * scale))
+            factor = np.tile((size[0] / width, size[1] / height), 2)
+            shots = ShotCuts(CUT_THRESHOLD, MIN_SCENE)
+            shrunk = (  # whether a shot begins, as with every new size; bilinear as released
+                (shots.feed(n, frame) or n == 0, frame if scale == 1 else cv2.resize(frame, size))
+                for n, frame in enumerate(same)
+            )
+            for batch in batched(shrunk, SMALL_FRAMES if scale < 1 else WHOLE_FRAMES):
+                cuts, small = zip(*batch, strict=True)
+                for cut, boxes in zip(cuts, detector.detect(np.stack(small)), strict=True):
+                    yield cut, [Box(*np.divide(b[:4], factor).tolist(), b.score) for b in boxes]
+
+    return link_tracks(found(), min_score)
 
 
 def iter_crops(
-    video: str | os.PathLike,
-    tracks: Sequence[Track],
-    crop: Callable[[np.ndarray, Track, int], np.ndarray],
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(index of the track, crop) of every frame of every track, frame by frame through the video.
-
-    crop(frame, track, i): makes the crop of the i-th frame of `track`; see square_crop.
-    """
+    video: str | os.PathLike, track: Track, crop: Callable[[np.ndarray, Track, int], np.ndarray]
+) -> Iterator[np.ndarray]:
+    """crop(frame, track, i), see square_crop, of the i-th frame of a track, one after the other."""
     from media.read import iter_frames
 
-    if not tracks:
-        return
-    start = min(track.first for track in tracks)
-    end = max(track.first + track.frames for track in tracks)
-    frames = itertools.islice(iter_frames(video, FPS, skip=start), end - start)
-    for index, (_, frame) in enumerate(frames, start):
-        for number, track in enumerate(tracks):
-            if 0 <= index - track.first < track.frames:
-                yield number, crop(frame, track, index - track.first)
+    frames = itertools.islice(iter_frames(video, FPS, skip=track.first), track.frames)
+    for i, (_, frame) in enumerate(frames):
+        yield crop(frame, track, i)
 
 
 def square_crop(frame: np.ndarray, square: Sequence[float]) -> np.ndarray:
@@ -220,10 +196,7 @@ def best_faces(frames: Iterable[np.ndarray], detector, size: int) -> Iterator[np
     """
     from face_detection.track import crop_face, track_faces
 
-    index = 0
-    for _, same in itertools.groupby(frames, key=lambda frame: frame.shape):
-        for frame, box in track_faces(same, detector, WHOLE_FRAMES):
-            if box is None:
-                raise InputError(f"no face in frame {index} (at 25 fps)")
-            yield crop_face(frame, box, size)
-            index += 1
+    for index, (frame, box) in enumerate(track_faces(same_size(frames), detector, WHOLE_FRAMES)):
+        if box is None:
+            raise InputError(f"no face in frame {index} (at 25 fps)")
+        yield crop_face(frame, box, size)

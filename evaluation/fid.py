@@ -3,17 +3,17 @@
     python -m evaluation.fid --real real_videos --generated results/lrs2 --out results/eval
     python -m evaluation.fid --real real.txt --generated a.mp4 b.mp4 --out eval --region face
 
-FID (Heusel et al., 2017) as pytorch-fid computes it: its network, its weights, its resizing; the
-sums and the distance are torchmetrics', in float64. The frames come straight from the videos, and
-their features equal those that pytorch-fid finds for the same frames saved as PNG. The paper's
-numbers are over all frames of both sides, the default here. A killed run continues; each side's
-sums are kept until its videos change. Writes <out>/fid.json, <out>/fid_real.npz and
-<out>/fid_generated.npz.
+FID (Heusel et al., 2017) as pytorch-fid computes it: its network, its weights, its resizing; sums
+in float64. The frames come straight from the videos, and their features equal those that
+pytorch-fid finds for the same frames saved as PNG. The paper's numbers are over all frames of both
+sides, the default here. A killed run continues; each side's sums are kept until its videos change.
+Writes <out>/fid.json, <out>/fid_real.npz and <out>/fid_generated.npz.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import itertools
 import json
@@ -22,7 +22,6 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,12 +31,6 @@ from face_detection.arguments import add_detector_arguments, detector_options
 from lipsync.options import positive
 from media.files import file_label, replacing, stamp, write_json
 from models.pretrained import Weights
-
-if TYPE_CHECKING:
-    import torch
-
-# torch, torchmetrics and pytorch-fid are imported inside the functions, so that --help answers at
-# once
 
 FEATURES = 2048  # of the final average pooling
 INPUT_SIZE = 299  # px: the side of the network's input
@@ -64,7 +57,7 @@ class InceptionFeatures:
         self.label = file_label(path)
         self.network = load_inception(path).to(self.device)
 
-    def __call__(self, frames: Sequence[np.ndarray]) -> torch.Tensor:
+    def __call__(self, frames: Sequence[np.ndarray]) -> np.ndarray:
         """uint8 BGR frames (H, W, 3), of any sizes -> float64 (N, 2048)."""
         import torch
 
@@ -79,7 +72,7 @@ class InceptionFeatures:
             features = self.network(torch.cat(resized))[0].flatten(1).double().cpu()  # (N, 2048)
         if not features.isfinite().all():
             raise InputError(f"Inception's features are not numbers; {self.label} is damaged")
-        return features
+        return features.numpy()
 
 
 def load_inception(path: str | os.PathLike):
@@ -100,16 +93,26 @@ def load_inception(path: str | os.PathLike):
         raise InputError(f"{path} is not pytorch-fid's Inception; that is {url}") from error
 
 
-def sums_of_frames(features: int = FEATURES):
-    """torchmetrics' FID of feature rows (N, features): sums in float64, kept by state_dict."""
-    import torch
-    from torchmetrics.image.fid import FrechetInceptionDistance
+def sums_of(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What mean and covariance of feature rows (N, D) follow from; sums of parts can be `added`."""
+    return {"count": np.array(len(rows)), "sum": rows.sum(0), "outer": rows.T @ rows}
 
-    rows = torch.nn.Identity()  # Inception has been before
-    rows.num_features = features
-    sums = FrechetInceptionDistance(feature=rows)
-    sums.persistent(True)
-    return sums
+
+def added(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: one[name] + other[name] for name in one}
+
+
+def frechet_distance(*sides: dict[str, np.ndarray]) -> float:
+    """Of the normal distributions with the means and covariances of two sides' sums."""
+    means = [side["sum"] / side["count"] for side in sides]
+    one, other = (
+        (side["outer"] - side["count"] * np.outer(mean, mean)) / (side["count"] - 1)
+        for side, mean in zip(sides, means, strict=True)
+    )
+    shift = means[0] - means[1]
+    # the trace of the root of a product that need not be symmetric, nor of full rank
+    root = np.sqrt(np.linalg.eigvals(one @ other).astype(complex)).real.sum()
+    return max(0.0, float(shift @ shift + np.trace(one + other) - 2 * root))  # rounding goes below
 
 
 def fid(
@@ -130,8 +133,6 @@ def fid(
     may share. A video that cannot be read to its end is left out and named. InputError where fewer
     than two frames of a side are left.
     """
-    import torch
-
     from face_detection.track import batched
 
     protocol = {
@@ -142,26 +143,28 @@ def fid(
         "detector": None if detector is None else detector.name,
         "every": every,
     }
-    sums, counts, result = sums_of_frames(FEATURES), [], {"fid": None, "protocol": protocol}
+    sides, result = [], {"fid": None, "protocol": protocol}
 
-    def pictures(video: str | os.PathLike) -> Iterator[list]:
-        return batched(_pictures(video, every, detector), batch_size)
+    def features(video: str | os.PathLike) -> Iterator[tuple[np.ndarray, int]]:
+        """Of a video's batches, with the number of frames that have no face."""
+        for batch in batched(_pictures(video, every, detector), batch_size):
+            shown = [picture for picture in batch if picture is not None]
+            rows = inception(shown) if shown else np.zeros((0, FEATURES))
+            yield rows, len(batch) - len(shown)
 
-    for name, role, videos in (("real", "real", real), ("generated", "fake", generated)):
-        folder = real_out or out if name == "real" else out
+    for name, videos, folder in (("real", real, real_out or out), ("generated", generated, out)):
         os.makedirs(folder, exist_ok=True)
         cache = os.path.join(folder, f"fid_{name}.npz")
-        record = _gather(sums, role, videos, cache, protocol, pictures, inception, progress)
-        counts.append(int(getattr(sums, f"{role}_features_num_samples")))
-        if counts[-1] < 2:
+        sums, record = _gather(videos, cache, protocol, features, progress and name)
+        frames, done = int(sums["count"]), record.pop("done")
+        if frames < 2:
             reason = "".join(f" ({skipped['reason']})" for skipped in record["skipped"][:1])
             what = "frames" if detector is None else "faces"
             raise InputError(f"the {name} side has fewer than two {what}{reason}")
-        videos = record.pop("done") - len(record["skipped"])
-        result[name] = {"videos": videos, "frames": counts[-1], **record}
-    sums.update(torch.zeros(0, FEATURES, dtype=torch.float64), real=True)  # or it will not compute
-    result["fid"] = max(0.0, float(sums.compute()))  # rounding goes below 0
-    result["warning"] = None if min(counts) >= FEATURES else (
+        result[name] = {"videos": done - len(record["skipped"]), "frames": frames, **record}
+        sides.append(sums)
+    result["fid"] = frechet_distance(*sides)
+    result["warning"] = None if min(side["count"] for side in sides) >= FEATURES else (
         f"fewer than {FEATURES} frames on a side: its covariance is singular and FID too high; "
         "compare only with numbers from as many frames"
     )  # fmt: skip
@@ -170,57 +173,40 @@ def fid(
 
 
 def _gather(
-    sums, role: str, videos: Sequence[str | os.PathLike], cache: str, protocol: dict,
-    pictures: Callable, inception: InceptionFeatures, progress: bool,
-) -> dict:  # fmt: skip
-    """Add the videos of one side ("real" or "fake"), from where a killed run left off.
-
-    Returns the videos gone through ("done") and the "seconds" that they took; "faceless" frames,
-    left out where the region is the face; "skipped" videos with the reason. Kept in 34 MB.
+    videos: Sequence[str | os.PathLike], cache: str, protocol: dict, features: Callable, bar: str
+) -> tuple[dict, dict]:
+    """The sums of one side's videos, and the record of it: the videos gone through ("done") and the
+    "seconds" that they took; "faceless" frames; "skipped" videos with the reason. Both are kept in
+    `cache` (34 MB), and gone on from. bar: its name, on a terminal; "": none.
     """
-    import torch
     from tqdm import tqdm
 
     stamps = [[os.path.abspath(video), *(stamp(video) or ())] for video in videos]
     key, saved = json.dumps([protocol, stamps]), time.monotonic()
+    nothing = sums = sums_of(np.zeros((0, FEATURES)))
     record = {"done": 0, "seconds": 0.0, "faceless": 0, "skipped": []}
-
-    def state() -> dict:
-        found = sums.state_dict().items()
-        return {n.removeprefix(role): x.clone() for n, x in found if n.startswith(role)}
-
-    def restore(kept: dict) -> None:
-        sums.load_state_dict({role + n: torch.as_tensor(x) for n, x in kept.items()}, strict=False)
-
-    try:
-        with np.load(cache, allow_pickle=False) as file:
-            if str(file["key"]) == key:
-                kept = {n: file[n] for n in state()}
-                record = json.loads(str(file["record"]))
-                restore(kept)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none, or damaged
-        pass
-    left = itertools.islice(videos, record["done"], None)
-    bar = {"initial": record["done"], "disable": None if progress else True}
-    for video in tqdm(left, role, len(videos), unit="video", **bar):
-        began, before, faceless = time.monotonic(), state(), 0
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
+        np.load(cache, allow_pickle=False) as file,  # there may be none, or a damaged one
+    ):
+        if str(file["key"]) == key:
+            sums, record = {n: file[n] for n in sums}, json.loads(str(file["record"]))
+    left, quiet = itertools.islice(videos, record["done"], None), None if bar else True
+    for video in tqdm(left, bar, len(videos), unit="video", disable=quiet, initial=record["done"]):
+        began, own, faceless = time.monotonic(), nothing, 0
         try:
-            for batch in pictures(video):
-                shown = [picture for picture in batch if picture is not None]
-                faceless += len(batch) - len(shown)
-                if shown:
-                    sums.update(torch.as_tensor(inception(shown)), role == "real")
-            record["faceless"] += faceless
-        except InputError as error:
-            restore(before)  # a video that is left out leaves nothing behind
+            for rows, without in features(video):
+                own, faceless = added(own, sums_of(rows)), faceless + without
+            sums, record["faceless"] = added(sums, own), record["faceless"] + faceless
+        except InputError as error:  # a video that is left out leaves nothing behind
             record["skipped"].append({"video": os.fspath(video), "reason": str(error)})
         record["done"] += 1
         record["seconds"] = round(record["seconds"] + time.monotonic() - began, 3)
         if record["done"] == len(videos) or time.monotonic() - saved > SAVE_SECONDS:
             with replacing(cache, "wb") as file:
-                np.savez(file, key=key, record=json.dumps(record), **state())
+                np.savez(file, key=key, record=json.dumps(record), **sums)
             saved = time.monotonic()
-    return record
+    return sums, record
 
 
 def _pictures(video: str | os.PathLike, every: int, detector) -> Iterator[np.ndarray | None]:
@@ -259,7 +245,6 @@ def list_videos(paths: Sequence[str], flag: str) -> list[str]:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The command line."""
     parser = argparse.ArgumentParser(
         description="Frechet Inception Distance between the frames of real and generated videos."
     )
@@ -281,14 +266,12 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def make_detector(args: argparse.Namespace):
-    """The face detector that its flags and --device ask for."""
     from models.device import select_device
 
     return create_detector(args.detector, str(select_device(args.device)), **detector_options(args))
 
 
 def main(args: argparse.Namespace) -> None:
-    """Print the distance and say what it rests on."""
     real, generated = list_videos(args.real, "--real"), list_videos(args.generated, "--generated")
     detector = make_detector(args) if args.region == "face" else None
     inception = InceptionFeatures(args.inception_weights, args.device)

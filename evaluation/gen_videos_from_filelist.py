@@ -31,26 +31,18 @@ from media.write import remove_leftovers
 if TYPE_CHECKING:
     from lipsync.engine import LipSync
 
-# torch, OpenCV and the detectors are imported inside the functions, so that --help answers at once
-
 FPS = 25.0
 MODES = {"faithful": True, "default": False}
+# in the default mode the speech may outlast its whole windows, and the video
+TEST_SET = {"drop_last": True, "video_fps": FPS, "pad": "trim"}  # options of the unpaired protocol
 SPEED_OPTIONS = ("wav2lip_batch_size", "face_det_batch_size")  # the frames do not depend on them
 
 
 def generate_pairs(
-    lipsync: LipSync,
-    pairs: Sequence[Pair],
-    data_root: str,
-    out: str,
-    settings: dict,
-    *,
-    audio_root: str | None = None,
-    suffix: str = ".mp4",
-    skip_short: bool = True,
-    shard: tuple[int, int] = (1, 1),
-    **options,
-) -> dict:
+    lipsync: LipSync, pairs: Sequence[Pair], data_root: str, out: str, settings: dict, *,
+    audio_root: str | None = None, suffix: str = ".mp4", skip_short: bool = True,
+    shard: tuple[int, int] = (1, 1), **options,
+) -> dict:  # fmt: skip
     """Make `out/<index><suffix>` of every pair, except those that are there already.
 
     settings: what the frames depend on beside the options, i.e. the generator's and the detector's
@@ -105,9 +97,8 @@ def _check(pair: Pair, audio: str, video: str, options: dict, skip_short: bool) 
     from audio import speech_chunks
     from media.read import iter_frames, load_audio, probe
 
-    for name, path in ((pair.audio, audio), (pair.video, video)):
-        if not path:
-            raise Skipped(f"file missing: {name}")
+    if not (audio and video):
+        raise Skipped(f"file missing: {pair.video if audio else pair.audio}")
     kind = "video"
     try:
         fps = options.get("video_fps") or probe(video).fps
@@ -130,13 +121,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--filelist", required=True, help="lines `audio_clip video_clip`, below DATA_ROOT")
     add("--data_root", required=True, help="folder of the clips")
-    add(
-        "--mode",
-        choices=tuple(MODES),
-        default="faithful",
+    add("--mode", choices=tuple(MODES), default="faithful",
         help="frames of the released script, or of inference.py's defaults (feathered edge, mel "
-        "windows as in training, as long as the speech); default %(default)s",
-    )
+        "windows as in training, as long as the speech); default %(default)s")  # fmt: skip
     add_generation_arguments(parser, out="results/gen", pads=(0, 0, 0, 0))
     return parser
 
@@ -171,19 +158,10 @@ def generate_from_args(args: argparse.Namespace, pairs: Sequence[Pair], **option
     lipsync = LipSync(args.checkpoint_path, args.device, args.detector, detector_options(args))
     settings = {"generator": file_label(args.checkpoint_path), **detector_record(args)}
     summary = generate_pairs(
-        lipsync,
-        pairs,
-        args.data_root,
-        args.out,
-        settings,
-        audio_root=audio_root,
-        suffix=".mkv" if args.lossless else ".mp4",
-        shard=shard,
-        pads=tuple(args.pads),
-        face_det_batch_size=args.face_det_batch_size,
-        wav2lip_batch_size=args.wav2lip_batch_size,
-        **options,
-    )
+        lipsync, pairs, args.data_root, args.out, settings, audio_root=audio_root, shard=shard,
+        suffix=".mkv" if args.lossless else ".mp4", pads=tuple(args.pads),
+        **{name: getattr(args, name) for name in SPEED_OPTIONS}, **options,
+    )  # fmt: skip
     skipped = ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items())
     made, total = summary["videos"], summary["videos"] + len(summary["skipped"])
     if total and not made:
@@ -192,14 +170,8 @@ def generate_from_args(args: argparse.Namespace, pairs: Sequence[Pair], **option
 
 
 def main(args: argparse.Namespace) -> None:
-    generate_from_args(
-        args,
-        read_pairs(args.filelist),
-        faithful=MODES[args.mode],
-        drop_last=True,
-        video_fps=FPS,
-        pad="trim",  # in the default mode the speech may outlast its whole windows, and the video
-    )
+    pairs = read_pairs(args.filelist)
+    generate_from_args(args, pairs, faithful=MODES[args.mode], **TEST_SET)
 
 
 if __name__ == "__main__":

@@ -33,10 +33,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from errors import InputError, require_file, require_package, run_cli
+from evaluation.score_table import write_results
 from lipsync.options import positive
-from media.files import replacing, write_json
-
-# gradio and scipy are imported inside the functions, so that --help answers at once
+from media.files import read_object, write_json
 
 QUESTIONS = {
     "sync": "Do the lips fit the speech?",
@@ -55,15 +54,15 @@ def find_videos(folders: Sequence[str]) -> dict[str, dict[str, str]]:
     for folder in folders:
         report = _read_json(os.path.join(folder, "report.json"), "report")
         if names := report.get("names"):  # of several, each in a folder of its own
-            inner = [os.path.join(folder, name.replace(os.sep, "_")) for name in names]
-            parts = find_videos(inner)
+            parts = find_videos([os.path.join(folder, n.replace(os.sep, "_")) for n in names])
         else:
-            listed = require_file(os.path.join(folder, "generated", "pairs.csv"), "report's list")
+            made, videos = os.path.join(folder, "generated"), {}
+            listed = require_file(os.path.join(made, "pairs.csv"), "report's list")
             with open(listed, encoding="utf-8", newline="") as file:
-                rows = [(row.get("video"), row.get("file")) for row in csv.DictReader(file)]
-            videos = {clip: os.path.join(folder, "generated", name) for clip, name in rows if name}
-            for path in videos.values():
-                require_file(path, "report's video")
+                for row in csv.DictReader(file):
+                    if name := row.get("file"):
+                        path = require_file(os.path.join(made, name), "report's video")
+                        videos[row.get("video")] = path
             if not videos:
                 raise InputError(f"the report {folder} has made no video")
             parts = {str(report.get("name", folder)): videos}
@@ -85,10 +84,8 @@ def make_study(reports: Sequence[str], out: str, seed: int, limit: int | None = 
     clips = draw.sample(clips, min(limit or len(clips), len(clips)))
     shown = list(itertools.product(videos, clips))
     draw.shuffle(shown)
-    names = {
-        (report, clip): f"{number:04}{os.path.splitext(videos[report][clip])[1]}"
-        for number, (report, clip) in enumerate(shown)
-    }
+    names = {(report, clip): f"{number:04}{os.path.splitext(videos[report][clip])[1]}"
+             for number, (report, clip) in enumerate(shown)}  # fmt: skip
     pairs = [draw.sample([names[one, clip], names[other, clip]], 2)
              for one, other in itertools.combinations(videos, 2) for clip in clips]  # fmt: skip
     draw.shuffle(pairs)
@@ -247,12 +244,12 @@ def score_study(study: Study) -> dict:
                 found = {"mean": float(np.nanmean(scores)), "interval": interval(scores)}
                 summary[question] = found | {"n": int((~np.isnan(scores)).sum())}
     for pair in itertools.combinations(means, 2):
+        # 1: the first report's is better, -1: the second's, 0: neither
+        worth = {None: 0, pair[0]: 1, pair[1]: -1}
 
-        def better(answer: dict, first: str = pair[0]) -> int:
-            """1: the first report's, -1: the second's, 0: neither."""
+        def better(answer: dict, worth: dict = worth) -> int:
             sides = dict(zip(PREFERENCES, shown(answer["item"]), strict=False))
-            chosen = sides.get(answer["preference"])
-            return 0 if chosen is None else 1 if chosen == first else -1
+            return worth[sides.get(answer["preference"])]
 
         chosen = given(set(pair), 2, better)
         first, second, neither = (int((chosen == value).sum()) for value in (1, -1, 0))
@@ -267,13 +264,12 @@ def format_scores(scores: dict) -> str:
     """Markdown."""
     from evaluation.report_text import table
 
-    rows = []
-    for report, found in scores["means"].items():
-        cells = (
-            "{mean:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]".format(**f) for f in found.values()
-        )
-        count = next((f["n"] for f in found.values()), 0)
-        rows.append((report, *(cells if found else "---"), count))
+    rows = [
+        (report, *("{mean:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]".format(**f)
+                   for f in found.values()), next(iter(found.values()))["n"])
+        if found else (report, *"---", 0)
+        for report, found in scores["means"].items()
+    ]  # fmt: skip
     text = f"{scores['answers']} answers, raters: {len(scores['raters'])}. 1 is bad, 5 is good; in "
     text += "brackets 95% intervals over raters and clips.\n\n"
     text += table(("videos", *QUESTIONS, "ratings"), rows)
@@ -285,20 +281,16 @@ def format_scores(scores: dict) -> str:
         rows.append((" or ".join(found["reports"]), *shares, p))
     header = ("which is better", "the first", "the second", "neither", "p, two-sided sign test")
     text += "\n\n" + table(header, rows) if rows else ""
-    alphas = ((name, "-" if a is None else f"{a:.2f}") for name, a in scores["agreement"].items())
-    said = ", ".join(f"{name} {alpha}" for name, alpha in alphas)
+    alphas = scores["agreement"].items()
+    said = ", ".join(f"{name} {'-' if a is None else format(a, '.2f')}" for name, a in alphas)
     return f"{text}\n\nAgreement of the raters (Krippendorff's alpha, interval): {said}.\n"
 
 
 def _read_json(path: str, what: str) -> dict:
     try:
-        with open(require_file(path, what), encoding="utf-8") as file:
-            content = json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{what} is not JSON: {path}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{what} is something else: {path}")
-    return content
+        return read_object(require_file(path, what), what)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -330,9 +322,7 @@ def main(args: argparse.Namespace) -> None:
     if args.command == "score":
         scores = score_study(study)
         text = format_scores(scores)
-        write_json(os.path.join(args.study, "scores.json"), scores, indent=2)
-        with replacing(os.path.join(args.study, "scores.md")) as file:
-            file.write(text)
+        write_results(os.path.join(args.study, "scores"), text, scores)
         print(text, end="")
         return
     for name in study.files:

@@ -15,19 +15,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from errors import InputError, require_file, run_cli
 from evaluation.metrics import Column
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
-from evaluation.score_table import ScoreTable
-from media.files import file_label, replacing, write_json
-
-# torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
+from evaluation.score_table import ScoreTable, write_results
+from media.files import file_label
 
 FPS = 25.0
 BATCH = 64  # frames whose landmarks are found at a time
@@ -71,24 +70,20 @@ class LipJudge:
 
         options = {"video_fps": FPS, "pad": "trim", "paste": "hard"} | options
         self.lipsync, self.opts = lipsync, Options(**options).resolved()
-        self._true: dict[str, tuple] = {}
+        self.truth = functools.lru_cache(REMEMBERED)(self._truth)
 
-    def truth(self, path: str) -> tuple:
+    def _truth(self, path: str) -> tuple:
         """A clip's FaceSource, its landmarks (N, 468, 2) and its speech. Its lips move even where
         generators are to redraw a still frame.
         """
-        if path not in self._true:
-            from media.read import load_audio
+        from media.read import load_audio
 
-            wav = load_audio(path)
-            moving = dataclasses.replace(self.opts, static=False)
-            source = self.lipsync.find(path, moving, round(len(wav) / 16000 * FPS))
-            points = find_landmarks(source.frames(len(source.boxes)))
-            _warn_out_of_sync(path, points, wav)
-            if len(self._true) >= REMEMBERED:
-                del self._true[next(iter(self._true))]
-            self._true[path] = source, points, wav
-        return self._true[path]
+        wav = load_audio(path)
+        moving = dataclasses.replace(self.opts, static=False)
+        source = self.lipsync.find(path, moving, round(len(wav) / 16000 * FPS))
+        points = find_landmarks(source.frames(len(source.boxes)))
+        _warn_out_of_sync(path, points, wav)
+        return source, points, wav
 
     def drawn(self, lipsync, video: str, wav: np.ndarray) -> np.ndarray:
         """Landmarks of the video as the generator redraws it to the speech wav (n,)."""
@@ -118,11 +113,9 @@ class LipJudge:
                 self.drawn(lipsync, video, sound)
                 for sound in (wav, own_wav, np.zeros_like(own_wav))
             )
-        length = min(len(own), len(true))
-        opening = lip_opening(true)
-        nothing = np.zeros(length)
+        length, opening = min(len(own), len(true)), lip_opening(true)
         scores = lip_scores(lip_opening(made), lip_opening(heard), opening)
-        scores["own"] = lip_scores(lip_opening(own), opening, nothing)["follows"]
+        scores["own"] = lip_scores(lip_opening(own), opening, np.zeros(length))["follows"]
         scores["silence"] = float(lip_opening(silent).std() / max(opening.std(), STILL))
         scores["lmd"] = landmark_distance(own[:length], true[:length])
         scores["lmd_mouth"] = landmark_distance(own[:length], true[:length], list(LIPS))
@@ -173,20 +166,18 @@ def score_lips(
          pair) for pair in pairs
     ]  # fmt: skip
 
-    def scored(generator) -> Callable:
-        def score(audio: str, video: str, pair: Pair) -> dict:
-            if not (audio and video):
-                raise InputError(f"file missing: {pair.video if audio else pair.audio}")
-            return judge.score(generator, audio, video)
-
-        return score
+    def score(generator, audio: str, video: str, pair: Pair) -> dict:
+        if not (audio and video):
+            raise InputError(f"file missing: {pair.video if audio else pair.audio}")
+        return judge.score(generator, audio, video)
 
     results = {}
     for number, name in enumerate((*generators, *baselines)):
         of = {"generator": name, **(settings or {})}  # whose own, with a digest, tells more
         kind = name if name in baselines else f"generator{number}"
         table = ScoreTable(folder, f"lips_{kind}", COLUMNS, of)
-        results[name] = table.run(items, scored(generators.get(name, name)), progress)
+        drawn = functools.partial(score, generators.get(name, name))
+        results[name] = table.run(items, drawn, progress)
     return results
 
 
@@ -266,9 +257,7 @@ def main(args: argparse.Namespace) -> None:
     text = format_table(results)
     left_out = {e["video"]: e["reason"] for r in results.values() for e in r["skipped"]}
     text += "".join(f"\n\nleft out {pair}: {reason}" for pair, reason in left_out.items())
-    write_json(os.path.join(args.out, "lips.json"), results, indent=2)
-    with replacing(os.path.join(args.out, "lips.md")) as file:
-        file.write(text + "\n")
+    write_results(os.path.join(args.out, "lips"), text + "\n", results)
     print(text)
 
 

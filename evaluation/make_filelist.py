@@ -43,30 +43,24 @@ def draw_pairs(
     paths = [path for _, path in videos]
     speakers = np.array([name.split(os.sep)[0] for name, _ in videos])
     met = {video: {video} for video in range(len(videos))}  # itself, and whose sound it has had
-
-    def draw(video: int) -> int | None:
-        if seconds(paths[video])[0] < 0:
-            return None
-        allowed = speakers != speakers[video] if different_speakers else np.ones(len(paths), bool)
-        allowed[list(met[video])] = False
-        others = [video] if same else rng.permutation(np.flatnonzero(allowed))
-        for audio in map(int, others):
-            met[video].add(audio)  # also where it is silent: not to be asked again
-            if seconds(paths[audio])[1] >= 0:
-                return audio
-        return None
-
     pairs: list[tuple[str, str]] = []
     left = rng.permutation(len(paths))
     while len(left):
         again = []
         for video in map(int, left):
-            audio = draw(video)
-            if audio is not None:
-                again.append(video)
-                pairs.append((paths[audio], paths[video]))
-                if len(pairs) == count:
-                    return pairs
+            if seconds(paths[video])[0] < 0:
+                continue
+            allowed = (speakers != speakers[video]) | (not different_speakers)
+            allowed[list(met[video])] = False
+            others = [video] if same else rng.permutation(np.flatnonzero(allowed)).tolist()
+            for audio in others:
+                met[video].add(audio)  # also where it is silent: not to be asked again
+                if seconds(paths[audio])[1] >= 0:
+                    again.append(video)
+                    pairs.append((paths[audio], paths[video]))
+                    break
+            if len(pairs) == count:
+                return pairs
         left = rng.permutation([] if same else again)
     raise InputError(
         f"{len(paths)} videos give only {len(pairs)} of {count} pairs: each needs a video "

@@ -24,7 +24,6 @@ from models.pretrained import Weights
 if TYPE_CHECKING:
     import torch
 
-# torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
 
 MIN_REGION = 12  # px: SSIM's window is 11
 STEPS = 5  # frames in a window of the expert
@@ -248,14 +247,8 @@ def square_face(frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
     import cv2
 
     x1, y1, x2, y2 = box
-    scale = FACE_SIZE / (y2 - y1)
-    left = (x1 + x2 - (y2 - y1)) / 2
-    half = (scale - 1) / 2  # pixel centres: output 0 is at half a pixel of the output's size
-    place = np.array([[scale, 0, half - left * scale], [0, scale, half - y1 * scale]])
-    return cv2.warpAffine(
-        frame, place, (FACE_SIZE, FACE_SIZE), flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )  # fmt: skip
+    side, centre = y2 - y1, ((x1 + x2 - 1) / 2, (y1 + y2 - 1) / 2)
+    return cv2.resize(cv2.getRectSubPix(frame, (side, side), centre), (FACE_SIZE, FACE_SIZE))
 
 
 class SyncDistance(Metric):
@@ -331,12 +324,9 @@ def load_metrics(
     from models.device import select_device
 
     metrics, missing, selected = [], [], select_device(device)
-    for kind in METRICS:
-        metric = kind(selected)
-        if kind.weights:
-            path = find_weights(
-                kind.weights, paths.get(kind.weights.flag.strip("-")), kind.columns, missing
-            )
+    for metric in (kind(selected) for kind in METRICS):
+        if weights := metric.weights:
+            path = find_weights(weights, paths.get(weights.flag[2:]), metric.columns, missing)
             if path is None:
                 continue
             metric.load(path)

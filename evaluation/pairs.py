@@ -47,7 +47,8 @@ def read_pairs(path: str | os.PathLike, kind: str = "unpaired") -> list[Pair]:
     for index, line in enumerate(read_lines(path, "filelist", " \n")):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        names = _fields(line)
+        names = line.split("\t") if "\t" in line else line.split()
+        names = [name.strip() for name in names if name.strip()]
         if len(names) != len(columns):
             raise InputError(
                 f"filelist {path}, line {index + 1}: {len(names)} names where "
@@ -60,22 +61,14 @@ def read_pairs(path: str | os.PathLike, kind: str = "unpaired") -> list[Pair]:
     return pairs
 
 
-def _fields(line: str) -> list[str]:
-    if "\t" in line:
-        return [name.strip() for name in line.split("\t") if name.strip()]
-    return line.split()
-
-
 def resolve(root: str | os.PathLike, name: str) -> str | None:
     """The file that a list calls `name`, below `root`; None where there is none.
 
     The name may lack a video's ending (.mp4 is looked for first). LRW's `ABOUT_00001` may lie in
     `ABOUT/test/`, as in its archive.
     """
-    names = [name]
-    if found := LRW_NAME.fullmatch(name):
-        names.append(f"{found[1]}/test/{name}")
-    for candidate in names:
+    found = LRW_NAME.fullmatch(name)
+    for candidate in (name, f"{found[1]}/test/{name}") if found else (name,):
         for ending in ("", *VIDEO_ENDINGS):
             path = join_listed(root, candidate + ending)
             if os.path.isfile(path):

@@ -14,6 +14,7 @@ not there is left out and named. The metrics are those of evaluation/metrics.py.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import sys
@@ -32,11 +33,9 @@ from evaluation.metrics import (
     add_metric_arguments,
     load_metrics,
 )
-from evaluation.score_table import ScoreTable
+from evaluation.score_table import ScoreTable, format_scores
 from face_detection.arguments import add_detector_arguments
 from lipsync.options import natural, positive
-
-# torch, OpenCV and torchmetrics are imported inside the functions, so that --help answers at once
 
 BATCH_SIZE = 16
 BATCH_PIXELS = 2**22  # of a batch's frames: SSIM holds some 200 bytes for each
@@ -61,12 +60,10 @@ class QualityMeter:
 
     @property
     def settings(self) -> dict:
-        """What the scores depend on, for a ScoreTable."""
         networks = {next(iter(m.columns)): m.label for m in self.metrics if m.label}
         settings = {"faces": self.detector.name, "shorter": self.shorter, "pairs": "by time"}
-        for metric in self.metrics:
-            settings |= metric.settings
-        return settings | {"networks": networks}
+        own = {name: x for metric in self.metrics for name, x in metric.settings.items()}
+        return settings | own | {"networks": networks}
 
     def score(self, truth: str, generated: str) -> dict[str, float | None]:
         """The row of one pair, None where nothing could be measured. InputError where the videos do
@@ -74,6 +71,7 @@ class QualityMeter:
         """
         import torch
 
+        from audio import load_wav
         from media.read import probe
 
         a, b = probe(truth), probe(generated)
@@ -84,7 +82,9 @@ class QualityMeter:
             )
         if min(a.width, a.height) < MIN_SIDE:
             raise InputError(f"frames of {a.width}x{a.height} pixels are too small to judge")
-        wav = _sound(generated)
+        wav = None
+        with contextlib.suppress(InputError):  # it has none
+            wav = load_wav(generated)
         for metric in self.metrics:
             metric.start(wav, b.fps)
         found: dict[str, list[float]] = {name: [] for name in self.columns}
@@ -100,16 +100,14 @@ class QualityMeter:
         for name, values in found.items():
             if not np.isfinite(values).all():
                 raise InputError(f"{name} is not a number; are its weights damaged?")
-        row = {
-            name: sum(values) / len(values) if values else None for name, values in found.items()
-        }
+        row = {name: sum(x) / len(x) if x else None for name, x in found.items()}
         if wav is not None:
             row["av_length_difference"] = len(wav) / 16000 - frames / b.fps
         return row | {"frames": frames, "faces": faces}
 
     def _batches(self, truth: str, generated: str, fps: float, size: int) -> Iterator[Batch]:
         """Both videos in step. At one rate, by timestamp: that is what the generator was shown of a
-        video whose frames come at uneven times.
+        video whose frames come at uneven times. InputError where one video ends too early.
         """
         from face_detection.track import batched, track_faces
         from media.read import iter_frames
@@ -117,16 +115,17 @@ class QualityMeter:
         true, made = (
             same_size(frame for _, frame in iter_frames(path, fps)) for path in (truth, generated)
         )
-        tracked, done = track_faces(true, self.detector, size), 0
-        for batch in batched(self._in_step(tracked, made), size):
+        both = itertools.zip_longest(track_faces(true, self.detector, size), made)
+        done = 0
+        for batch in batched(self._in_step(both), size):
             originals, boxes, pictures = zip(*batch, strict=True)
             yield Batch(np.stack(originals), np.stack(pictures), boxes, done)
             done += len(batch)
 
-    def _in_step(self, true: Iterator, made: Iterator[np.ndarray]) -> Iterator[tuple]:
-        """(true frame, box, generated frame); InputError where one video ends too early."""
+    def _in_step(self, both: Iterator[tuple]) -> Iterator[tuple]:
+        """(true frame, box, generated frame) of ((true frame, box), generated frame)."""
         early = 0
-        for count, (tracked, frame) in enumerate(itertools.zip_longest(true, made)):
+        for count, (tracked, frame) in enumerate(both):
             if tracked is None:
                 raise InputError(f"the generated video goes on after the true one's {count} frames")
             if frame is not None:
@@ -139,16 +138,6 @@ class QualityMeter:
                     f"the generated video has {count + 1 - early} frames, the true one more than "
                     f"{count}{allowed}"
                 )
-
-
-def _sound(path: str) -> np.ndarray | None:
-    """A video's sound at 16 kHz, from its first frame on; None where it has none."""
-    from audio import load_wav
-
-    try:
-        return load_wav(path)
-    except InputError:
-        return None
 
 
 def find_pairs(real: str, generated: str) -> list[tuple[str, tuple[str, str]]]:
@@ -180,7 +169,6 @@ def find_pairs(real: str, generated: str) -> list[tuple[str, tuple[str, str]]]:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The command line."""
     parser = argparse.ArgumentParser(
         description="Generated videos against the true ones.",
         epilog="columns:\n" + "\n".join(f"  {n:21} {c}" for n, c in (COLUMNS | COUNTED).items()),
@@ -203,7 +191,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Print the means, what was skipped and what was left out."""
     from models.shipped import expert_path
 
     pairs = find_pairs(args.real, args.generated)
@@ -221,8 +208,7 @@ def main(args: argparse.Namespace) -> None:
         print(f"skipped: {skipped['video']}: {skipped['reason']}", file=sys.stderr)
     if not summary["videos"]:
         raise InputError("no pair of videos could be compared; see the reasons above")
-    for name, score in summary["scores"].items():
-        print(f"{name:22} {'-' if score is None else format(score['mean'], '.4f')}")
+    print(*format_scores(summary, meter.columns), sep="\n")
     print(f"{summary['videos']} videos: {os.path.join(args.out, 'quality.csv')}")
 
 

@@ -19,24 +19,25 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from errors import InputError, require_file, run_cli
+from errors import InputError, run_cli
 from evaluation.fid import INCEPTION, InceptionFeatures, fid, make_detector
-from evaluation.gen_videos_from_filelist import FPS, MODES, generate_pairs
-from evaluation.metrics import add_metric_arguments, find_weights, load_metrics
+from evaluation.gen_videos_from_filelist import MODES, TEST_SET, generate_pairs
+from evaluation.metrics import SyncDistance, add_metric_arguments, find_weights, load_metrics
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
 from evaluation.quality import QualityMeter
 from evaluation.score_table import ScoreTable
 from face_detection.arguments import add_detector_arguments, detector_options, detector_record
 from lipsync.options import SIDES, positive
 from media.files import file_label, log_job
-
-# torch, OpenCV and the networks are imported inside the functions, so that --help answers at once
+from models.pretrained import Weights
 
 # Frames by which a video with its own sound ends early: the last mel windows are incomplete, and a
 # container's sound may be some milliseconds shorter than its picture
 SHORTER = 8
-GROUPS = ("generated", "real", "wrong sound")
-SYNCNET = "checkpoints/syncnet_v2.model"
+SYNCNET = Weights(
+    "SyncNet v2", "published by SyncNet's authors (syncnet_python)", "--syncnet_weights",
+    fetched=False, local="syncnet_v2.model",
+)  # fmt: skip
 
 
 @dataclass
@@ -58,18 +59,16 @@ def load_judges(args: argparse.Namespace) -> Judges:
 
     judges = Judges(make_detector(args))
     judges.metrics, judges.missing = load_metrics(vars(args), args.device)
-    syncnet = args.syncnet_weights or (SYNCNET if os.path.exists(SYNCNET) else None)
-    for name, path, metric, file, where in (
-        ("lse", syncnet, "LSE-D, LSE-C", "syncnet_v2.model", f"{SYNCNET}, or --syncnet_weights; "
-         "SyncNet's authors publish it (syncnet_python)"),
-        ("sync", args.expert, "sync_distance, sync_confidence", "a SyncNet_color checkpoint",
-         "--expert; color_syncnet_train.py makes one"),
-    ):  # fmt: skip
+    own = SyncDistance.weights
+    for name, weights, path, columns in (
+        ("lse", SYNCNET, args.syncnet_weights, ("LSE-D", "LSE-C")),
+        ("sync", own, args.expert, ("sync_distance", "sync_confidence")),
+    ):
+        path = find_weights(weights, path, columns, judges.missing)
         if path is None:
-            judges.missing.append({"metric": metric, "file": file, "where": where})
             continue
-        expert = load_expert(require_file(path, "weights"), args.device)
-        if (expert.kind == "SyncNet_v2") != (name == "lse"):
+        expert = load_expert(path, args.device)
+        if expert.published != (name == "lse"):
             raise InputError(f"{path} is a {expert.kind}: LSE needs a SyncNet_v2, --expert another")
         judges.experts[name] = expert
     path = find_weights(INCEPTION, args.inception_weights, ["FID"], judges.missing)
@@ -84,7 +83,9 @@ def load_judges(args: argparse.Namespace) -> Judges:
 
 @dataclass
 class Videos:
-    """What is scored, by group: (name, path), or (name, path, path of another's sound)."""
+    """What is scored, by group ("generated", "real", "wrong sound"): (name, [path]), or (name,
+    [path, path of another's sound]).
+    """
 
     groups: dict[str, list[tuple]]
     pairs: list[tuple] = field(default_factory=list)  # name, (truth, made with its own sound)
@@ -96,41 +97,39 @@ def generate(
 ) -> tuple[Videos, dict]:
     """All the videos, and the summaries of their making by the names of their folders."""
     options = {
-        "faithful": MODES[args.mode], "drop_last": True, "video_fps": FPS, "pad": "trim",
-        "pads": tuple(args.pads), "wav2lip_batch_size": args.wav2lip_batch_size,
+        "faithful": MODES[args.mode], "pads": tuple(args.pads),
+        "wav2lip_batch_size": args.wav2lip_batch_size, **TEST_SET,
     }  # fmt: skip
+    summaries: dict[str, dict] = {}
 
-    def make(name: str, listed: Sequence[Pair], suffix: str) -> dict[str, tuple[Pair, str]]:
-        """{str(pair): (pair, file)} of those that could be made in a folder."""
+    def make(name: str, listed: Sequence[Pair], suffix: str) -> list[tuple[Pair, str]]:
+        """Those that could be made in a folder, with their files."""
         folder = os.path.join(out, name)
         summaries[name] = generate_pairs(
             lipsync, listed, args.data_root, folder, settings, suffix=suffix, **options
         )
         skipped = {entry["video"] for entry in summaries[name]["skipped"]}
-        files = {str(p): (p, os.path.join(folder, f"{p.index}{suffix}")) for p in listed}
-        return {key: file for key, file in files.items() if key not in skipped}
+        made = (pair for pair in listed if str(pair) not in skipped)
+        return [(pair, os.path.join(folder, f"{pair.index}{suffix}")) for pair in made]
 
-    summaries: dict[str, dict] = {}
     found = {name: resolve(args.data_root, name) for p in pairs for name in (p.audio, p.video)}
     names = list(dict.fromkeys(pair.video for pair in pairs if found[pair.video]))
     made = make("generated", pairs, ".mp4")
-    videos = Videos(
-        {
-            "generated": [(key, path) for key, (_, path) in made.items()],
-            "real": [(name, found[name]) for name in names],
-            "wrong sound": wrong_sounds(pairs, found),
-        },
-        truth={key: found[pair.video] for key, (pair, _) in made.items()},
-    )
+    groups = {
+        "generated": [(str(pair), [path]) for pair, path in made],
+        "real": [(name, [found[name]]) for name in names],
+        "wrong sound": wrong_sounds(pairs, found),
+    }
+    videos = Videos(groups, truth={str(pair): found[pair.video] for pair, _ in made})
     if names:
         # lossless, so that the generator is measured and not H.264
         own = make("own_sound", [Pair(i, name, name) for i, name in enumerate(names)], ".mkv")
-        videos.pairs = [(p.video, (found[p.video], path)) for p, path in own.values()]
+        videos.pairs = [(p.video, (found[p.video], path)) for p, path in own]
     return videos, summaries
 
 
 def wrong_sounds(pairs: Sequence[Pair], found: dict[str, str | None]) -> list[tuple]:
-    """(name, video, sound that it must not fit) of each pair, found: the files of their names.
+    """(name, [video, sound that it must not fit]) of each pair, found: the files of their names.
 
     The sound is the pair's own, or, where that is the video's, the first other one from half a list
     further on. A video that there is no other sound for is left out.
@@ -141,31 +140,30 @@ def wrong_sounds(pairs: Sequence[Pair], found: dict[str, str | None]) -> list[tu
         for other in (pair, *pairs[start % len(pairs) :], *pairs[: start % len(pairs)]):
             sound = found[other.audio]
             if video and sound and not os.path.samefile(sound, video):
-                wrong.append((f"{pair.index} {other.audio} {pair.video}", video, sound))
+                wrong.append((f"{pair.index} {other.audio} {pair.video}", [video, sound]))
                 break
     return wrong
 
 
 def score_sync(
-    args: argparse.Namespace, videos: Videos, judges: Judges, out: str
+    args: argparse.Namespace, groups: dict[str, list[tuple]], judges: Judges, out: str
 ) -> dict[str, dict[str, dict]]:
     """{"lse" or "sync": {group: summary}} of SyncNet v2 and our own expert, as far as there. The
     real clips' scores, which no generator changes, are kept in args.out.
     """
-    from evaluation.scores_LSE import SyncScorer, needs_detector, score_videos
+    from evaluation.scores_LSE import SyncScorer, needs_detector
 
     scores: dict[str, dict[str, dict]] = {}
     for name, expert in judges.experts.items():
         detector = judges.detector if needs_detector(expert, args.protocol) else None
         scorer = SyncScorer(expert, args.protocol, detector, batch_size=args.batch_size)
         scores[name] = {}
-        for group in GROUPS:
+        for group, videos in groups.items():
             place = out if group == "generated" else args.out
             folder = os.path.join(place, "scores", group.replace(" ", "_"))
             table = scorer.table(folder, "another clip's" if group == "wrong sound" else "own")
-            summary = score_videos(videos.groups[group], scorer, table)
-            rows = {key: table.rows(key) for key, *_ in videos.groups[group]}
-            scores[name][group] = summary | {"by_video": rows}
+            summary = table.run(videos, scorer.score_video)
+            scores[name][group] = summary | {"by_video": {k: table.rows(k) for k, _ in videos}}
     return scores
 
 
@@ -175,7 +173,7 @@ def score_fid(
     """FID of the generated against the real clips; None where the weights are not there."""
     if inception is None:
         return None
-    real, made = ([path for _, path in videos.groups[name]] for name in ("real", "generated"))
+    real, made = ([path for _, [path] in videos.groups[g]] for g in ("real", "generated"))
     folder, shared = (os.path.join(place, "scores") for place in (out, args.out))
     return fid(real, made, folder, inception, None, 1, args.batch_size, True, real_out=shared)
 
@@ -226,7 +224,7 @@ def evaluate(
     if not videos.groups["generated"]:
         raise InputError(f"no pair of {args.filelist} gave a video; see {out}/generated")
     lips = judges.landmarks and score_lips(args, name, lipsync, pairs, settings, out)
-    sync = score_sync(args, videos, judges, out)
+    sync = score_sync(args, videos.groups, judges, out)
     return {
         "name": name,
         "filelist": os.path.basename(args.filelist),
@@ -258,7 +256,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="frames of the released script, or of inference.py's defaults; default %(default)s")
     add("--protocol", choices=("lrs", "real"), default="lrs", help="of LSE; default %(default)s")
     add_detector_arguments(parser, default="sfd", help="sfd is the paper's; default %(default)s")
-    add("--syncnet_weights", metavar="FILE", help=f"of LSE; default {SYNCNET}")
+    add("--syncnet_weights", metavar="FILE", help=f"of LSE; default checkpoints/{SYNCNET.local}")
     add("--inception_weights", metavar="FILE",
         help="of FID; default: checkpoints/, else downloaded")
     add_metric_arguments(parser)

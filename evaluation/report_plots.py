@@ -21,7 +21,7 @@ def plot_report(sync: dict, videos, out: str) -> dict[str, str]:
         return {}
     name, column = ("lse", "lse_d") if "lse" in sync else ("sync", "sync_distance")
     ranked = rank(sync[name]["generated"]["by_video"], column)
-    made, pictures = dict(videos.groups["generated"]), {}
+    made, pictures = {key: path for key, [path] in videos.groups["generated"]}, {}
     for title, keys in (("best", ranked[:SHOWN]), ("worst", ranked[::-1][:SHOWN])):
         rows = [path for key in keys for path in (videos.truth[key], made[key])]
         if rows:

@@ -10,7 +10,7 @@ from evaluation import lips
 from evaluation.gen_videos_from_filelist import FPS
 from evaluation.metrics import COLUMNS, Column
 from evaluation.quality import COUNTED
-from media.files import replacing, write_json
+from evaluation.score_table import mean_text, write_results
 
 # LSE-D, LSE-C, FID on LRS2 (paper, table 1), and the mean of two independent reruns of the released
 # weights and scripts
@@ -43,7 +43,6 @@ def write_report(reports: Sequence[dict], out: str) -> str:
     if len(reports) > 1:
         measures = [dict(zip(columns, row, strict=True)) for row in rows]
         whole = {"names": names, "measures": measures}
-    write_json(os.path.join(out, "report.json"), whole, indent=2)
     shown = [
         "\n\n".join(warnings(reports)),
         "## All measures\n\n" + table([f"**{c}**" if c in names else c for c in columns], rows),
@@ -59,8 +58,8 @@ def write_report(reports: Sequence[dict], out: str) -> str:
         "What was left out, how the numbers were made and pictures: in the report of each."
     ]  # fmt: skip
     sections = [*map(_head, reports), *shown, *ends]
-    with replacing(os.path.join(out, "report.md")) as file:
-        file.write("\n\n".join(section for section in sections if section) + "\n")
+    text = "\n\n".join(section for section in sections if section) + "\n"
+    write_results(os.path.join(out, "report"), text, whole)
     return "\n\n".join(s for s in shown if s) + f"\n\n{out}: report.md, report.json"
 
 
@@ -84,12 +83,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _score(summary: dict | None, name: str) -> str:
-    """Mean +- standard error."""
-    found = summary["scores"].get(name) if summary else None
-    if found is None:
-        return "-"
-    error = found["standard_error"]
-    return f"{found['mean']:.3f}" + ("" if error is None else f" +- {error:.3f}")
+    return mean_text(summary["scores"].get(name) if summary else None)
 
 
 def measured(reports: Sequence[dict]) -> tuple[list[str], list[tuple]]:
@@ -136,7 +130,7 @@ def _near(summary: dict | None) -> str:
 
 
 def _seconds(report: dict) -> dict[str, float]:
-    """The work that a minute of video took, by what was done."""
+    """What a minute of video took, by what was done."""
     made, quality = report["generation"], report["quality"]["own_sound"]
 
     def minutes(summary: dict) -> float:

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -26,8 +26,8 @@ class ScoreTable:
 
     settings: what the scores depend on (protocol, parameters, weights; JSON values). A log that was
     begun with other settings is put aside (`.jsonl.old`), so that rows never mix. A video counts as
-    done while its files are those that were scored (by size and time of change). The seconds
-    from the `has` that said no to the `add` or `skip` are kept with it.
+    done while its files are those that were scored (by size and time of change). The seconds that
+    it took are kept with it.
     """
 
     def __init__(
@@ -36,15 +36,8 @@ class ScoreTable:
         self.folder, self.name, self.columns = os.fspath(folder), name, tuple(columns)
         self.settings = json.loads(json.dumps(settings))
         self._entries: dict[str, dict] = {}  # by video, the last one counts
-        self._began = time.monotonic()  # with the video in hand
         os.makedirs(self.folder, exist_ok=True)
         self._log = self._path("jsonl")
-        self._read()
-
-    def _path(self, suffix: str) -> str:
-        return os.path.join(self.folder, f"{self.name}.{suffix}")
-
-    def _read(self) -> None:
         head = {"settings": self.settings, "columns": list(self.columns)}
         records = read_records(self._log)
         if records[:1] == [head]:
@@ -56,9 +49,11 @@ class ScoreTable:
             os.remove(self._log)
         add_record(self._log, head)
 
+    def _path(self, suffix: str) -> str:
+        return os.path.join(self.folder, f"{self.name}.{suffix}")
+
     def has(self, video: str, files: Sequence[str | os.PathLike]) -> bool:
         """Whether `video` was scored or skipped and none of its `files` has changed since."""
-        self._began = time.monotonic()
         entry = self._entries.get(video)
         return entry is not None and entry["stamp"] == [stamp(path) for path in files]
 
@@ -78,28 +73,27 @@ class ScoreTable:
         for video, files, *further in tqdm(items, self.name, unit="video", disable=quiet):
             if self.has(video, files):
                 continue
+            began, why = time.monotonic(), {}
             try:
                 rows = score(*files, *further)
             except skip as error:
-                self.skip(video, files, " ".join(str(error).split()))
-            else:
-                self.add(video, files, *([rows] if isinstance(rows, dict) else rows))
+                rows, why = [], {"reason": " ".join(str(error).split())}
+            rows = [rows] if isinstance(rows, dict) else rows
+            self.keep(video, files, rows, time.monotonic() - began, **why)
         return self.finish([video for video, *_ in items])
 
-    def add(self, video: str, files: Sequence[str | os.PathLike], *rows: dict) -> None:
-        """Keep the scores of one video: one row, or several where it has several face tracks."""
+    def keep(
+        self, video: str, files: Sequence[str | os.PathLike], rows: list[dict],
+        seconds: float = 0.0, **why: str,
+    ) -> None:  # fmt: skip
+        """Keep the rows of a video's scores, of several where it has several face tracks; or none,
+        and the `reason`.
+        """
         for row in rows:
             if unknown := set(row) - set(self.columns):
                 raise ValueError(f"{self.name} has no columns {sorted(unknown)}")
-        self._write(video, files, rows=list(rows))
-
-    def skip(self, video: str, files: Sequence[str | os.PathLike], reason: str) -> None:
-        """Keep the reason why a video has no score."""
-        self._write(video, files, rows=[], reason=reason)
-
-    def _write(self, video: str, files: Sequence[str | os.PathLike], **result) -> None:
-        entry = {"video": video, "stamp": [stamp(path) for path in files], **result}
-        entry["seconds"] = round(time.monotonic() - self._began, 3)
+        entry = {"video": video, "stamp": [stamp(path) for path in files], "rows": rows, **why}
+        entry["seconds"] = round(seconds, 3)
         self._entries[video] = entry
         add_record(self._log, entry)
 
@@ -121,9 +115,7 @@ class ScoreTable:
             "videos": sum(bool(e["rows"]) for e in entries),
             "rows": len(rows),
             "seconds": sum(e["seconds"] for e in entries),
-            "skipped": [
-                {"video": e["video"], "reason": e["reason"]} for e in entries if "reason" in e
-            ],
+            "skipped": [{n: e[n] for n in ("video", "reason")} for e in entries if "reason" in e],
             "scores": {name: _statistics([row.get(name) for row in rows]) for name in self.columns},
         }
         write_json(self._path("json"), summary, indent=2)
@@ -132,6 +124,28 @@ class ScoreTable:
     def rows(self, video: str) -> list[dict]:
         """The scores of one video."""
         return self._entries[video]["rows"]
+
+
+def write_results(stem: str, text: str, content: object) -> None:
+    """<stem>.md and <stem>.json: what was found, as words and as numbers."""
+    write_json(f"{stem}.json", content, indent=2)
+    with replacing(f"{stem}.md") as file:
+        file.write(text)
+
+
+def mean_text(found: dict | None, digits: int = 3) -> str:
+    """A column's mean +- its standard error, "-" where it has no number."""
+    if found is None:
+        return "-"
+    error = found["standard_error"]
+    return f"{found['mean']:.{digits}f}" + ("" if error is None else f" +- {error:.{digits}f}")
+
+
+def format_scores(summary: dict, names: Iterable[str]) -> list[str]:
+    """A line for each of the named columns."""
+    scores = {name: summary["scores"][name] for name in names}
+    counts = {name: f"  (n = {found['n']})" if found else "" for name, found in scores.items()}
+    return [f"{name:22} {mean_text(x, 4)}{counts[name]}" for name, x in scores.items()]
 
 
 def _statistics(values: Sequence[object]) -> dict | None:

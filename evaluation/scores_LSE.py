@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -28,8 +28,8 @@ from errors import InputError, require_file, run_cli
 from evaluation import face_tracks
 from evaluation.face_tracks import FPS, Track, best_faces, box_crop, square_crop
 from evaluation.fid import list_videos, make_detector
-from evaluation.score_table import ScoreTable
-from experts.offset import BATCH, FRAME_SAMPLES, MAX_SHIFT, Expert, FaceWindows, load_expert
+from evaluation.score_table import ScoreTable, format_scores
+from experts.offset import BATCH, FRAME_SAMPLES, MAX_SHIFT, Expert, load_expert
 from face_detection.arguments import add_detector_arguments
 from lipsync.options import positive
 
@@ -47,13 +47,9 @@ class SyncScorer:
     """
 
     def __init__(
-        self,
-        expert: Expert,
-        protocol: str = "lrs",
-        detector=None,
-        vshift: int = MAX_SHIFT,
+        self, expert: Expert, protocol: str = "lrs", detector=None, vshift: int = MAX_SHIFT,
         batch_size: int = BATCH,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if protocol not in PROTOCOLS:
             raise InputError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
         if detector is None and needs_detector(expert, protocol):
@@ -67,14 +63,13 @@ class SyncScorer:
 
     @property
     def settings(self) -> dict:
-        """All that the scores depend on."""
-        real = self.protocol == "real"
+        detector, real = self.detector and self.detector.name, self.protocol == "real"
         return {
             "protocol": self.protocol,
             "expert": f"{self.expert.kind}: {self.expert.label}",
             "vshift": self.vshift,
-            "detector": None if self.detector is None else self.detector.name,
-            "track_rules": face_tracks.track_rules(self.detector.name) if real else None,
+            "detector": detector,
+            "track_rules": face_tracks.track_rules(detector) if real else None,
         }
 
     def table(self, folder: str | os.PathLike, audio: str = "own") -> ScoreTable:
@@ -105,23 +100,16 @@ class SyncScorer:
                 f"no face track: none with more than {face_tracks.MIN_TRACK} frames and "
                 f"{face_tracks.MIN_FACE} px"
             )
-        rows = [
-            dict(zip(TRACK_COLUMNS, (number, track.first, track.frames), strict=True))
-            for number, track in enumerate(tracks)
-        ]
-        windows: dict[int, FaceWindows] = {}  # of the tracks that are on the screen
-        fault = None
-        for number, crop in face_tracks.iter_crops(path, tracks, self._crop):
-            track = tracks[number]
-            faces = windows.setdefault(number, FaceWindows(self.expert, self.batch_size))
-            faces.feed(crop)
-            if faces.frames == track.frames:
-                del windows[number]
-                heard = wav[track.first * FRAME_SAMPLES :][: track.frames * FRAME_SAMPLES]
-                try:
-                    rows[number] |= self._judge(faces.flush(), heard)
-                except InputError as error:
-                    fault = error
+        rows, fault = [], None
+        for number, track in enumerate(tracks):
+            row = dict(zip(TRACK_COLUMNS, (number, track.first, track.frames), strict=True))
+            crops = face_tracks.iter_crops(path, track, self._crop)
+            heard = wav[track.first * FRAME_SAMPLES :][: track.frames * FRAME_SAMPLES]
+            try:
+                row |= self._judge(self.expert.embed_lips(crops, self.batch_size), heard)
+            except InputError as error:
+                fault = error
+            rows.append(row)
         if fault is not None and not any(self.scores[0] in row for row in rows):
             raise fault
         return rows
@@ -157,15 +145,6 @@ def needs_detector(expert: Expert, protocol: str) -> bool:
     return protocol == "real" or not expert.published
 
 
-def score_videos(videos: Sequence[tuple], scorer: SyncScorer, table: ScoreTable) -> dict:
-    """Score what the table does not hold yet and finish it; returns its summary.
-
-    videos: (key, path), or (key, path, audio) to judge another file's sound. What cannot be scored
-    is kept in the table with the reason.
-    """
-    return table.run([(key, [path, *audio]) for key, path, *audio in videos], scorer.score_video)
-
-
 def format_summary(summary: dict) -> str:
     """Means and standard errors as a small table, and what was skipped."""
     settings, skipped = summary["settings"], summary["skipped"]
@@ -173,11 +152,8 @@ def format_summary(summary: dict) -> str:
         f"protocol {settings['protocol']}, {settings['expert']}, vshift {settings['vshift']}: "
         f"{summary['videos']} videos, {summary['rows']} rows, {len(skipped)} skipped"
     ]
-    for name, found in summary["scores"].items():
-        if found is not None and name not in TRACK_COLUMNS:
-            error = found["standard_error"]
-            spread = "" if error is None else f" +- {error:.3f}"
-            lines.append(f"  {name:16s} {found['mean']:8.3f}{spread}  (n = {found['n']})")
+    names = [name for name in summary["scores"] if name not in TRACK_COLUMNS]
+    lines += [f"  {line}" for line in format_scores(summary, names)]
     lines += [f"  skipped {entry['video']}: {entry['reason']}" for entry in skipped[:SHOWN]]
     if len(skipped) > SHOWN:
         lines.append(f"  and {len(skipped) - SHOWN} more, see the .json")
@@ -194,34 +170,25 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--syncnet_weights", default="checkpoints/syncnet_v2.model", metavar="FILE")
     add("--expert", metavar="FILE", help="a SyncNet_color to judge instead: no LSE")
     add("--audio", metavar="FILE", help="judge this sound with each video instead of its own")
-    add(
-        "--vshift",
-        type=positive,
-        default=MAX_SHIFT,
-        help="frames; default %(default)s as published",
-    )
+    add("--vshift", type=positive, default=MAX_SHIFT, metavar="FRAMES",
+        help="by which the sound is slid either way; default %(default)s as published")  # fmt: skip
     add("--batch_size", type=positive, default=BATCH, help="changes no score; default %(default)s")
     add("--device", default="auto")
     add_detector_arguments(parser, default="sfd", help="default %(default)s")
     return parser
 
 
-def make_scorer(args: argparse.Namespace) -> SyncScorer:
-    """The scorer that the command line asks for."""
+def main(args: argparse.Namespace) -> int:
+    audio = [require_file(args.audio, "--audio")] if args.audio else []
+    paths = dict.fromkeys(list_videos(args.videos, "--videos"))
     expert = load_expert(args.expert or args.syncnet_weights, args.device)
     if bool(args.expert) == expert.published:
         flag = "--syncnet_weights" if args.expert else "--expert"
         raise InputError(f"{expert.label.rsplit(' ', 1)[0]} is a {expert.kind}: give it as {flag}")
     detector = make_detector(args) if needs_detector(expert, args.protocol) else None
-    return SyncScorer(expert, args.protocol, detector, args.vshift, args.batch_size)
-
-
-def main(args: argparse.Namespace) -> int:
-    audio = [require_file(args.audio, "--audio")] if args.audio else []
-    videos = [(path, path, *audio) for path in dict.fromkeys(list_videos(args.videos, "--videos"))]
-    scorer = make_scorer(args)
+    scorer = SyncScorer(expert, args.protocol, detector, args.vshift, args.batch_size)
     table = scorer.table(args.out, args.audio or "own")
-    summary = score_videos(videos, scorer, table)
+    summary = table.run([(path, [path, *audio]) for path in paths], scorer.score_video)
     print(format_summary(summary))
     print(f"{os.path.join(args.out, table.name)}.csv and .json")
     return 0 if summary["rows"] else 1

@@ -1,1 +1,1 @@
-"""What lip-sync experts say of clips: in sync or not (accuracy.py), and by how much (offset.py)."""
+"""What lip-sync experts, or lip landmarks, say of clips: in sync or not, and by how much."""

@@ -13,12 +13,12 @@ import os
 
 import numpy as np
 
-from audio import MEL_RATE, load_wav, melspectrogram
-from corpus.clips import index_clip
+from audio import MEL_RATE, TRAINING_FPS, melspectrogram
 from errors import InputError
-from experts.offset import MAX_SHIFT, Offset, longest_run
+from experts.offset import MAX_SHIFT, Offset
 from face_detection.landmarks import lip_opening, load_landmarks
 from hparams import HParams
+from models.device import DeviceName
 
 BANDS, CONTEXT = 20, 6  # of the mel's 80; frames to either side
 MAP = os.path.join(os.path.dirname(__file__), "lip_opening.npy")
@@ -27,29 +27,25 @@ LEAST = 50  # frames, two seconds: fewer agree with anything
 
 
 class LipLag:
-    """Judges clips in an expert's place. MissingLandmarks without the landmark package."""
+    """Judges clips in an Expert's place. MissingLandmarks without the landmark package."""
 
-    kind, label = "landmarks", "lip landmarks"
+    kind, label, device = "landmarks", "lip landmarks", DeviceName("cpu")
+    size = HParams.img_size
 
     def __init__(self) -> None:
         self.landmarks = load_landmarks()
 
-    def clip_offset(self, folder: str, hp: HParams, max_shift: int) -> Offset:
-        """The offset of a preprocessed clip, positive where its sound is early. InputError where no
-        two seconds in a row have face and sound.
-        """
-        clip = index_clip(folder, hp, individual_mels=False)
-        if isinstance(clip, str):
-            raise InputError(f"{folder}: {clip}")
-        run = longest_run(clip.starts)
-        start, length = int(run[0]), len(run) + hp.syncnet_T - 1
-        if length < LEAST:
-            raise InputError(f"{folder}: fewer than {LEAST} frames in a row")
-        crops = clip.read(start, length)
-        size = crops.shape[1]
-        opening = lip_opening(self.landmarks.find(crops, [(0, 0, size, size)] * length))
-        sound = load_wav(os.path.join(folder, "audio.wav"), hp.sample_rate)
-        return lip_offset(opening, sound, hp.fps, start, max_shift)
+    def embed_lips(self, faces: np.ndarray) -> np.ndarray:
+        """How far the lips of faces uint8 BGR (N, size, size, 3) are open: (N,)."""
+        whole = [(0, 0, self.size, self.size)] * len(faces)
+        return lip_opening(self.landmarks.find(faces, whole))
+
+    def offset(self, opening: np.ndarray, sound: np.ndarray, max_shift: int, first: int) -> Offset:
+        """As Expert.offset; InputError where there are less than two seconds."""
+        if len(opening) < LEAST:
+            raise InputError(f"fewer than {LEAST} frames in a row")
+        heard = sound.astype(np.float32) / 32768
+        return lip_offset(opening, heard, TRAINING_FPS, first, max_shift)
 
 
 def lip_offset(

@@ -9,6 +9,7 @@ and how far that lies below the median is the confidence (Chung and Zisserman, "
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,8 +17,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audio import MEL_RATE, MEL_STEPS, TRAINING_FPS, crop_audio_window, melspectrogram, pcm16
+from audio import (
+    MEL_RATE,
+    MEL_STEPS,
+    TRAINING_FPS,
+    crop_audio_window,
+    load_wav,
+    melspectrogram,
+    pcm16,
+)
 from errors import InputError
+from face_detection.track import batched
 from hparams import HParams
 from media.files import file_label
 
@@ -32,6 +42,8 @@ MIN_WINDOWS = 10
 FRAME_SAMPLES = 640  # of 16 kHz sound at 25 fps
 WINDOW = 5  # frames that either expert sees at a time
 BATCH = 32  # windows that are embedded at a time
+CLEAR_SHIFT = 3  # frames; from here on a viewer notices, below the windows overlap almost wholly
+REPORTED_SHIFTS = (1, 2, 3, 5, 10)  # frames; each has an accuracy of its own
 
 
 @dataclass(frozen=True)
@@ -71,11 +83,19 @@ class Expert:
         self.device = next(model.parameters()).device
 
     def embed_lips(self, frames: Iterable[np.ndarray], batch_size: int = BATCH) -> np.ndarray:
-        """The embeddings (T-4, D) of T frames uint8 BGR (size, size, 3); see FaceWindows."""
-        windows = FaceWindows(self, batch_size)
-        for frame in frames:
-            windows.feed(frame)
-        return windows.flush()
+        """The embeddings (T-4, D) of T frames uint8 BGR (size, size, 3), as they come; (0, 0) of
+        fewer than five. At most batch_size + 4 frames are held.
+        """
+        import torch
+
+        frames, found = iter(frames), []
+        held = list(itertools.islice(frames, WINDOW - 1))
+        for batch in batched(frames, batch_size):
+            held += batch
+            with torch.inference_mode():
+                found.append(self.embed_frames(np.stack(held)).cpu().numpy())
+            del held[: 1 - WINDOW]
+        return np.concatenate(found) if found else np.zeros((0, 0))
 
     def embed_sound(self, sound: np.ndarray, n: int, first: int = 0) -> np.ndarray:
         """The embeddings (n, D) of what is heard with the windows that begin with the frames
@@ -91,24 +111,14 @@ class Expert:
     # what a subclass knows: the networks, what they are given, how many windows, from frame 0 on,
     # have their sound in so many samples
     _audio: Callable[[torch.Tensor], torch.Tensor]
-
-    def embed_frames(self, frames: np.ndarray) -> torch.Tensor:
-        raise NotImplementedError
-
-    def _sound_windows(self, sound: np.ndarray, n: int, first: int) -> Iterator[np.ndarray]:
-        raise NotImplementedError
-
-    def hears(self, samples: int) -> int:
-        raise NotImplementedError
+    embed_frames: Callable[[np.ndarray], torch.Tensor]
+    _sound_windows: Callable[[np.ndarray, int, int], Iterator[np.ndarray]]
+    hears: Callable[[int], int]
 
     def offset(
-        self,
-        lips: np.ndarray,
-        sound: np.ndarray,
-        max_shift: int = MAX_SHIFT,
-        first: int = 0,
+        self, lips: np.ndarray, sound: np.ndarray, max_shift: int = MAX_SHIFT, first: int = 0,
         whole: bool = False,
-    ) -> Offset:
+    ) -> Offset:  # fmt: skip
         """By how much sound and lips are apart; InputError where there is too little of them.
 
         lips: (W, D) of the windows that begin with the frames `first`, first + 1 ...; sound: as for
@@ -141,10 +151,8 @@ class ColorExpert(Expert):
     """A SyncNet_color: unit vectors of the lower halves of faces and of mel windows."""
 
     kind = "SyncNet_color"
-
-    def __init__(self, model: nn.Module, label: str) -> None:
-        super().__init__(model, label)
-        self.size, self._audio = model.img_size, model.embed_audio
+    size = property(lambda self: self.model.img_size)
+    _audio = property(lambda self: self.model.embed_audio)
 
     def embed_frames(self, frames: np.ndarray) -> torch.Tensor:
         import torch
@@ -172,10 +180,7 @@ class SyncNetV2(Expert):
     kind = "SyncNet_v2"
     size = 224
     published = True
-
-    def __init__(self, model: nn.Module, label: str) -> None:
-        super().__init__(model, label)
-        self._audio = model.forward_aud
+    _audio = property(lambda self: self.model.forward_aud)
 
     def embed_frames(self, frames: np.ndarray) -> torch.Tensor:
         import torch
@@ -215,37 +220,6 @@ def load_expert(path: str | os.PathLike, device: str | torch.device = "auto") ->
     return expert(model, file_label(path))
 
 
-class FaceWindows:
-    """An expert's embeddings of every window of five consecutive frames, as the frames come: uint8
-    BGR (size, size, 3). At most batch_size + 4 frames are held.
-    """
-
-    def __init__(self, expert: Expert, batch_size: int = BATCH) -> None:
-        self._embed, self._hold = expert.embed_frames, batch_size + WINDOW - 1
-        self._frames: list[np.ndarray] = []
-        self._embeddings: list[np.ndarray] = []
-        self.frames = 0  # that have come so far
-
-    def feed(self, frame: np.ndarray) -> None:
-        self.frames += 1
-        self._frames.append(frame)
-        if len(self._frames) == self._hold:
-            self._embed_held()
-
-    def flush(self) -> np.ndarray:
-        """The embeddings (frames - 4, D) of all windows; (0, 0) where there are fewer frames."""
-        if len(self._frames) >= WINDOW:
-            self._embed_held()
-        return np.concatenate(self._embeddings) if self._embeddings else np.zeros((0, 0))
-
-    def _embed_held(self) -> None:
-        import torch
-
-        with torch.inference_mode():
-            self._embeddings.append(self._embed(np.stack(self._frames)).cpu().numpy())
-        del self._frames[: 1 - WINDOW]
-
-
 def slide(
     lips: np.ndarray, heard: np.ndarray, lead: int, limit: int, published: bool
 ) -> np.ndarray:
@@ -278,34 +252,31 @@ def offset_of(curve: np.ndarray) -> Offset:
 def clip_offset(
     expert: Expert, folder: str | os.PathLike, hp: HParams, max_shift: int = MAX_SHIFT
 ) -> Offset:
-    """The offset of the preprocessed clip in `folder`, from its crops and its audio.wav; a shift in
-    a filelist changes neither. InputError where the clip is too short for the search,
-    ValueError where a crop cannot be read.
+    """The offset of the longest run of windows in the preprocessed clip in `folder`, from its crops
+    and its audio.wav; a shift in a filelist changes neither. InputError where the clip is too short
+    for the search, ValueError where a crop cannot be read. expert: or what judges in its place.
     """
-    lips, sound, first = embed_clip(expert, folder, hp)
+    from corpus.clips import index_clip
+
+    folder = os.fspath(folder)
+    clip = index_clip(folder, dataclasses.replace(hp, img_size=expert.size), individual_mels=False)
+    if isinstance(clip, str):
+        raise InputError(f"{folder}: {clip}")
+    run = longest_run(clip.starts)
+    first = int(run[0])
+    sound = pcm16(load_wav(os.path.join(folder, "audio.wav")))
+    lips = expert.embed_lips(clip.read(first, len(run) + WINDOW - 1))
     try:
         return expert.offset(lips, sound, max_shift, first)
     except InputError as error:
         raise InputError(f"{folder}: {error}") from error
 
 
-def embed_clip(
-    expert: Expert, folder: str | os.PathLike, hp: HParams
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Of the longest run of windows in a preprocessed clip: their embeddings (W, D), the whole
-    clip's sound int16 (n,), the run's first frame.
+def balanced(in_sync: np.ndarray, shifted: np.ndarray, threshold: float = 0.5) -> float:
+    """Accuracy: the mean of the share of cosines in sync (N,) above the threshold and of shifted
+    ones (M,) not above it.
     """
-    from audio import load_wav
-    from corpus.clips import Clip, index_clip
-
-    folder = os.fspath(folder)
-    clip = index_clip(folder, dataclasses.replace(hp, img_size=expert.size), individual_mels=False)
-    if not isinstance(clip, Clip):
-        raise InputError(f"{folder}: {clip}")
-    run = longest_run(clip.starts)
-    first = int(run[0])
-    sound = pcm16(load_wav(os.path.join(folder, "audio.wav")))
-    return expert.embed_lips(clip.read(first, len(run) + WINDOW - 1)), sound, first
+    return float(((in_sync > threshold).mean() + (shifted <= threshold).mean()) / 2)
 
 
 def longest_run(frames: np.ndarray) -> np.ndarray:

@@ -38,6 +38,18 @@ def write_json(path: str | os.PathLike, content: object, indent: int | None = No
         json.dump(content, file, indent=indent)
 
 
+def read_object(path: str | os.PathLike, what: str) -> dict:
+    """A JSON file's object; ValueError, in `what` words it is, where the file holds none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (ValueError, RecursionError) as error:  # the latter: nested too deep
+        raise ValueError(f"{what} is not JSON: {path}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{what} is something else: {path}")
+    return content
+
+
 def add_record(path: str | os.PathLike, record: dict) -> None:
     """One more line of a log of JSON objects; a line that a kill cut short is ended first."""
     with open(path, "ab+") as file:

@@ -8,7 +8,6 @@ hears the sound 3 frames later. Clips stay as they are: to undo it, train with t
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
@@ -129,7 +128,7 @@ def _judge_all(
         nothing = {"offset": None, "confidence": None}
         try:
             rewritten = read_record(folder).get("sync")  # earlier versions wrote mel.npy anew
-            found = ask(folder, hp, MAX_SHIFT)
+            found = clip_offset(expert, folder, hp)
             offset = found.offset - (rewritten["shift"] or 0 if rewritten else 0)
         except InputError as error:
             return entry | nothing | {"reason": str(error).removeprefix(f"{folder}: ")}
@@ -138,10 +137,7 @@ def _judge_all(
         confidence = round(found.confidence, 4)
         return entry | {"offset": offset, "confidence": confidence, "searched": found.searched}
 
-    if isinstance(expert, LipLag):
-        ask, on_gpu = expert.clip_offset, False
-    else:
-        ask, on_gpu = functools.partial(clip_offset, expert), expert.device.type != "cpu"
+    on_gpu = expert.device.type != "cpu"
     before, judged, quiet = _read_log(log), {}, not sys.stderr.isatty()
     # on a GPU, threads decode while it computes
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1) if on_gpu else 1)

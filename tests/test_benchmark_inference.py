@@ -9,9 +9,9 @@ from conftest import REPOSITORY, assert_refused, run_script
 
 import benchmark
 from benchmarks import generator as benchmark_generator
-from benchmarks import memory as benchmark_memory
+from benchmarks import inference as benchmark_inference
 from benchmarks.common import best_times, random_checkpoint, repeat_video
-from benchmarks.engines import EagerBackend
+from benchmarks.generator import EagerBackend
 from media.read import iter_frames
 from media.write import VideoWriter
 from models import create_model
@@ -29,11 +29,7 @@ def run(*argv):
 def test_speed_of_every_stage_and_of_the_whole(
     weights, synthetic_root, tmp_path, monkeypatch, capsys
 ):
-    def here(checkpoint, args, backend, detector, *rest):
-        made = (checkpoint, args.device, detector, {})
-        return benchmark_memory.run_job(made, backend, *rest)
-
-    monkeypatch.setattr(benchmark_memory, "peak_memory", here)
+    monkeypatch.setattr(benchmark_inference, "apart", lambda work, *args: work(*args))
     video, report = next(synthetic_root.glob("mvlrs_v1/main/*/*.mp4")), tmp_path / "report.json"
     run("inference", "--face", video, "--audio", video, "--checkpoint_path", weights,
         "--seconds", 0.4, "--backends", "torch", "--repeats", 1, "--device", "cpu",

@@ -9,7 +9,7 @@ import pytest
 
 import benchmark
 import inference
-from benchmarks.memory import command_peak
+from benchmarks.released import command_peak
 from errors import InputError
 
 PROGRAM = """

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from datasets import SyncNetDataset
 from evaluation.expert import COLUMNS, get_args_parser, main, shown
-from experts.accuracy import REPORTED_SHIFTS
+from experts.offset import REPORTED_SHIFTS
 from hparams import HParams
 from models import create_model
 from models.syncnet import cosine_loss, sync_accuracy

@@ -11,11 +11,11 @@ import pytest
 from errors import InputError
 from evaluation import face_tracks
 from evaluation.face_tracks import (
-    Tracker,
     best_faces,
     box_crop,
     find_tracks,
     iter_crops,
+    link_tracks,
     square_crop,
     track_rules,
 )
@@ -31,10 +31,7 @@ def face(x=100.0, y=50.0, side=120.0, score=0.99, width=None) -> Box:
 
 def tracks_of(frames, cuts=()):
     """frames: the boxes of frame 0, 1, ..."""
-    tracker = Tracker()
-    for index, boxes in enumerate(frames):
-        tracker.feed(index, index in cuts, boxes)
-    return tracker.flush()
+    return link_tracks((index in cuts, boxes) for index, boxes in enumerate(frames))
 
 
 def spans(tracks):
@@ -195,9 +192,9 @@ def test_tracks_of_a_video_in_its_own_pixels(tmp_path):
     assert (track.first, track.frames) == (4, 120)
     expected = [[x, 80, x + 112, 192] for x in positions[4:]]
     np.testing.assert_allclose(track.boxes, expected, atol=4)  # one of the detector's pixels
-    crops = list(iter_crops(video, [track], lambda frame, _, i: (i, frame[100].copy())))
-    assert [number for number, _ in crops] == [0] * 120
-    for k, (i, row) in enumerate(crop for _, crop in crops):
+    crops = list(iter_crops(video, track, lambda frame, _, i: (i, frame[100].copy())))
+    assert len(crops) == 120
+    for k, (i, row) in enumerate(crops):
         assert i == k
         assert np.nonzero(row.min(axis=1) > 128)[0][0] == positions[4 + k]
 
@@ -222,17 +219,6 @@ def test_a_scene_has_15_frames_or_more():
     assert cuts([0] * 20 + [255] * 15 + [0] * 20) == [20, 35]
     assert cuts([0] * 14 + [255] * 20) == [] and cuts([0] * 15 + [255] * 20) == [15]
     assert cuts([0] * 20 + [86] * 20) == [] and cuts([0] * 20 + [91] * 20) == [20]  # 28.7, 30.3
-
-
-def test_crops_of_tracks_that_overlap_in_time(tmp_path, monkeypatch):
-    video = square_video(tmp_path / "v.mkv", [10] * 20)
-    monkeypatch.setattr(face_tracks, "MIN_TRACK", 12)
-    track = tracks_of([[face()]] * 13)[0]
-    later = type(track)(5, track.boxes, track.squares)
-    pairs = list(iter_crops(video, [later, track], lambda frame, track, i: (track.first, i)))
-    assert [number for number, _ in pairs] == [1] * 5 + [0, 1] * 8 + [0] * 5
-    assert pairs[5:7] == [(0, (5, 0)), (1, (0, 5))]
-    assert list(iter_crops(video, [], None)) == []
 
 
 def test_boxes_are_cropped_as_in_training():

@@ -17,9 +17,7 @@ from evaluation.fid import INCEPTION
 from evaluation.metrics import METRICS
 from evaluation.pairs import Pair
 from evaluation.report import (
-    GROUPS,
     Judges,
-    Videos,
     generate,
     get_args_parser,
     load_judges,
@@ -29,6 +27,7 @@ from evaluation.report import (
 from evaluation.report_plots import plot_report, rank
 from evaluation.report_text import _verdicts, warnings
 
+GROUPS = ("generated", "real", "wrong sound")
 # nothing is to be downloaded, wherever the tests run
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
@@ -195,10 +194,11 @@ def test_lse_of_every_group(tmp_path, clips):
     weights = tmp_path / "syncnet_v2.model"
     torch.save(fill(create_model("SyncNet_v2")).state_dict(), weights)
     clip, other = (str(clips / f"s000{i}/00001.mp4") for i in (0, 1))
-    groups = ([("0 b a", clip)], [("a", clip)], [("0 b a", clip, other)])
-    videos = Videos(dict(zip(GROUPS, groups, strict=True)))
+    groups = ([("0 b a", [clip])], [("a", [clip])], [("0 b a", [clip, other])])
     judges = Judges(experts={"lse": load_expert(weights, "cpu")})
-    scores = score_sync(arguments(tmp_path), videos, judges, str(tmp_path))
+    scores = score_sync(
+        arguments(tmp_path), dict(zip(GROUPS, groups, strict=True)), judges, str(tmp_path)
+    )
     lse = {group: scores["lse"][group]["scores"] for group in GROUPS}
     assert lse["generated"] == lse["real"]  # the same clip
     assert lse["wrong sound"]["lse_d"]["mean"] != lse["real"]["lse_d"]["mean"]
@@ -218,7 +218,7 @@ def test_pictures_of_clips_whose_names_have_blanks(tmp_path, monkeypatch):
     monkeypatch.setattr("evaluation.report.generate_pairs", lambda *_, **__: {"skipped": []})
     pairs = [Pair(0, "a clip", "a clip")]
     videos, _ = generate(arguments(tmp_path), pairs, str(tmp_path), {}, None)
-    ((name, made),) = videos.groups["generated"]
+    ((name, [made]),) = videos.groups["generated"]
     write_video(made, smooth_frames())
     groups = {"generated": {"by_video": {name: [{"sync_distance": 1.0, "sync_confidence": 2.0}]}}}
     pictures = plot_report({"sync": groups}, videos, str(tmp_path))
@@ -243,10 +243,10 @@ def test_wrong_sound_is_never_the_clips_own(tmp_path, listed, expected):
         (tmp_path / name).write_bytes(b"x")
         found[name] = str(tmp_path / name)
     wrong = wrong_sounds(pairs, found)
-    assert all(video != sound for _, video, sound in wrong)
-    assert [os.path.basename(sound) for *_, sound in wrong] == expected
+    assert all(video != sound for _, [video, sound] in wrong)
+    assert [os.path.basename(sound) for _, [_, sound] in wrong] == expected
     linked = found | {"a": str(tmp_path / "." / "b")}  # two names of one file
-    assert all(not os.path.samefile(v, s) for _, v, s in wrong_sounds(pairs, linked))
+    assert all(not os.path.samefile(v, s) for _, [v, s] in wrong_sounds(pairs, linked))
 
 
 def test_clips_are_ranked_by_their_mean():

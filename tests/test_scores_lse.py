@@ -17,9 +17,9 @@ from test_sync import EXPERT as BRIGHTNESS
 from audio import save_wav
 from errors import InputError
 from evaluation import face_tracks
-from evaluation.scores_LSE import SyncScorer, get_args_parser, main, score_videos
+from evaluation.scores_LSE import SyncScorer, get_args_parser, main
 from experts import offset
-from experts.offset import FaceWindows, SyncNetV2, load_expert
+from experts.offset import SyncNetV2, load_expert
 from media.read import iter_frames
 from media.write import VideoWriter
 from models import create_model
@@ -126,10 +126,8 @@ def test_windows_of_every_batch_size_are_each_embedded_once():
     numbers = np.arange(30, dtype=np.uint8).reshape(30, 1, 1, 1)
     for batch_size in (1, 2, 3, 26, 40):
         for count in (0, 4, 5, 6, 30):
-            windows = FaceWindows(Numbers(BrightnessV2(), ""), batch_size)
-            for number in numbers[:count]:
-                windows.feed(number)
-            assert windows.flush().ravel().tolist() == list(range(max(0, count - 4)))
+            found = Numbers(BrightnessV2(), "").embed_lips(numbers[:count], batch_size)
+            assert found.ravel().tolist() == list(range(max(0, count - 4)))
 
 
 @pytest.mark.parametrize("shift", [0, 6, -9, 15])
@@ -170,7 +168,7 @@ def test_a_track_beyond_the_sound_has_a_row_without_scores(tmp_path, unscaled, m
     assert (first["first_frame"], first["frames"]) == (0, 60) and "lse_d" in first
     assert second == {"track": 1, "first_frame": 70, "frames": 60}
     table = scorer.table(tmp_path / "out", audio="short")
-    summary = score_videos([("a", video, sound)], scorer, table)
+    summary = table.run([("a", [video, sound])], scorer.score_video)
     assert summary["rows"] == 2 and summary["scores"]["lse_d"]["n"] == 1
     assert summary["settings"]["audio"] == "short"
 
@@ -195,9 +193,9 @@ def test_what_cannot_be_scored_is_kept_with_the_reason(tmp_path):
     corrupt = tmp_path / "corrupt.mkv"
     corrupt.write_bytes(b"\x1a\x45\xdf\xa3 nothing")
     paths = [good, silent, faceless, short, corrupt, tmp_path / "missing.mkv"]
-    videos = [(f"{number}", path) for number, path in enumerate(paths)]
+    videos = [(f"{number}", [path]) for number, path in enumerate(paths)]
     scorer = SyncScorer(BRIGHTNESS, detector=MovingSquare())
-    summary = score_videos(videos, scorer, scorer.table(tmp_path / "out"))
+    summary = scorer.table(tmp_path / "out").run(videos, scorer.score_video)
     assert summary["videos"] == 1 and set(summary["scores"]) == set(scorer.columns)
     reasons = {entry["video"]: entry["reason"] for entry in summary["skipped"]}
     for key, words in {"1": "no audio track", "2": "no face in frame 33", "3": "too short",
@@ -209,16 +207,16 @@ def test_what_cannot_be_scored_is_kept_with_the_reason(tmp_path):
 
 
 def test_a_rerun_scores_only_what_is_new(tmp_path, monkeypatch):
-    videos = [(name, write_talk(tmp_path / f"{name}.mkv", 30)) for name in ("a", "b")]
+    videos = [(name, [write_talk(tmp_path / f"{name}.mkv", 30)]) for name in ("a", "b")]
     scorer, scored = SyncScorer(V2), []
     judge = scorer.score_video
     monkeypatch.setattr(scorer, "score_video", lambda path: scored.append(path) or judge(path))
-    first = score_videos(videos[:1], scorer, scorer.table(tmp_path))
-    both = score_videos(videos, scorer, scorer.table(tmp_path))
-    assert scored == [path for _, path in videos]
+    first = scorer.table(tmp_path).run(videos[:1], scorer.score_video)
+    both = scorer.table(tmp_path).run(videos, scorer.score_video)
+    assert scored == [path for _, [path] in videos]
     assert (first["videos"], both["videos"]) == (1, 2)
     scorer.vshift = 10  # other settings: nothing of before counts
-    score_videos(videos, scorer, scorer.table(tmp_path))
+    scorer.table(tmp_path).run(videos, scorer.score_video)
     assert len(scored) == 4
 
 

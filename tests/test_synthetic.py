@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from errors import InputError
-from evaluation.mouth import mouth_opening
+from evaluation.demo_report import mouth_opening
 from synthetic import corpus as synthetic
 from synthetic.voice import BILABIAL, SILENCE, VOWELS, make_speech, make_voice, vowel_opening
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from audio import ShortWindow, crop_audio_window
 from corpus.clips import Clip, open_mel
 from datasets import SyncNetDataset, assemble, mel_tensor
-from experts.accuracy import CLEAR_SHIFT, REPORTED_SHIFTS, balanced
+from experts.offset import CLEAR_SHIFT, REPORTED_SHIFTS, balanced
 
 if TYPE_CHECKING:
     from torch import nn
@@ -129,7 +129,7 @@ def summarise(parts: Sequence[PairCosines]) -> dict[str, float]:
     loss, accuracy: of the released samples, as released. auc: the share of (own pair, wrong pair)
     in which the own one has the larger cosine, 0.5 = knows nothing; wrong pairs are CLEAR_SHIFT
     frames off or more. cos_pos, cos_neg: mean cosines of those own and wrong pairs.
-    accuracy_shift_<n>: own pairs against those n frames off either way (experts/accuracy.py). A
+    accuracy_shift_<n>: own pairs against those n frames off either way (`balanced`). A
     number for which no clip is long enough is left out.
     """
     found = join(parts)
