@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from errors import InputError
-from face_detection.base import Box
+from face_detection.base import DETECTORS, Box, Detector, detector_class
 from face_detection.shots import ShotCuts, overlap
 
 FPS = 25.0
@@ -33,20 +33,12 @@ GREY = 110  # beyond the frame's edge
 CROP_SIZE = 224  # px: the side of SyncNet v2's frames
 CUT_THRESHOLD, MIN_SCENE = 30.0, 15  # of the shot cuts; frames
 
-# How much frames are scaled for the detector, and the score above which a box counts: the published
-# ones go with S3FD, and with any detector that is not named here. CenterFace's score is a sigmoid's
-# value (0..1) too, but a less decided one: on real talking heads of 100 px and more it gives 0.79
-# to 0.96, and 0.68 to 0.94 on frames scaled by 0.25, where S3FD's softmax is near 1. 0.9 would
-# break every track up, so its own threshold serves; nothing else in those frames passes 0.2. It
-# scales frames to 480 px by itself.
-DETECTOR_RULES = {"sfd": (0.25, 0.9), "centerface": (1.0, 0.5)}
-
 SMALL_FRAMES, WHOLE_FRAMES = 32, 8  # scaled ones, and as they are, that wait for the detector
 
 
 def detector_rules(detector: str) -> tuple[float, float]:
-    """(scale, lowest score) for the detector of that name."""
-    return DETECTOR_RULES.get(detector, DETECTOR_RULES["sfd"])
+    """(scale, lowest score) for the detector of that name: the published ones where none is."""
+    return detector_class(detector).tracks if detector in DETECTORS else Detector.tracks
 
 
 def track_rules(detector: str) -> dict[str, float]:
@@ -83,7 +75,7 @@ class Tracker:
     a track it takes the closest.
     """
 
-    def __init__(self, min_score: float = DETECTOR_RULES["sfd"][1]) -> None:
+    def __init__(self, min_score: float = Detector.tracks[1]) -> None:
         self.min_score = min_score
         self._open: list[list[tuple[int, Box]]] = []  # (frame, box), oldest track first
         self._tracks: list[Track] = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from face_detection.base import Box, Detector, as_batch
+from face_detection.base import Box, Detector, as_batch, shrunk
 from face_detection.shots import ShotCuts, overlap
 
 AROUND = 2.2  # sides of the surroundings over the face's longer one
@@ -61,21 +61,17 @@ class TrackedDetector:
         return found
 
     def _moved(self, frame: np.ndarray, known: Box) -> Box | None:
-        import cv2
-
         height, width = frame.shape[:2]
         half = AROUND / 2 * max(known.x2 - known.x1, known.y2 - known.y1)
         x, y = (known.x1 + known.x2) / 2, (known.y1 + known.y2) / 2
         left, top = max(0, int(x - half)), max(0, int(y - half))
         right, bottom = min(width, int(x + half) + 1), min(height, int(y + half) + 1)
-        whole = min(1.0, getattr(self._detector, "max_side", SIDE) / max(height, width))
-        scale = min(whole, SIDE / max(right - left, bottom - top))
-        size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
-        small = cv2.resize(frame[top:bottom, left:right], size, interpolation=cv2.INTER_AREA)
+        whole = min(1.0, (self._detector.max_side or np.inf) / max(height, width))
+        side = min(SIDE, whole * max(right - left, bottom - top))
+        small, sx, sy = shrunk(frame[top:bottom, left:right], side)
         (boxes,) = self._detector.detect(small[None])
-        sx, sy = (right - left) / size[0], (bottom - top) / size[1]
         moved = [
-            Box(b.x1 * sx + left, b.y1 * sy + top, b.x2 * sx + left, b.y2 * sy + top, b.score)
+            Box(b.x1 / sx + left, b.y1 / sy + top, b.x2 / sx + left, b.y2 / sy + top, b.score)
             for b in boxes
         ]
         box = max(moved, key=lambda b: overlap(b, known), default=None)

@@ -52,8 +52,8 @@ class LipSync:
 
     checkpoint: generator weights, released or trained here, or a network exported of them (.onnx,
     .xml). backend: see backends/api.py; int8: its network in 8 bits (OpenVINO), calibrated once,
-    checked on every face. detector: "centerface" (embedded), "sfd" (the paper's) or "boxes";
-    detector_options go to create_detector. cache_dir: where converted networks are kept: "user",
+    checked on every face. detector: one of face_detection.DETECTORS; detector_options go to
+    create_detector. cache_dir: where converted networks are kept: "user",
     the user's cache folder, another, or "none". Raises InputError where a file cannot be used.
     """
 
@@ -326,7 +326,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="where converted networks are kept; none: nowhere; default: the user's cache folder")
     add_detector_arguments(parser, DETECTORS)
     add("--det_size", type=positive,
-        help="search frames scaled down to this longer side; default 480 (sfd: as they are)")
+        help="search frames scaled down to this longer side; default: the detector's own")
     add("--boxes", help="JSON with known boxes, for --detector boxes")
 
 

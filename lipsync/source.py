@@ -11,7 +11,14 @@ import numpy as np
 
 from errors import InputError
 from face_detection.choice import FILL, Detections, choose_boxes, detect_faces, faceless_spans
-from face_detection.track import BoxSmoother, BoxTuple, NoFace, checked_box, face_frames, padded_box
+from face_detection.track import (
+    BoxTuple,
+    NoFace,
+    checked_box,
+    face_frames,
+    padded_box,
+    smooth_boxes,
+)
 from lipsync.options import Options
 from media.streams import ahead
 
@@ -277,15 +284,13 @@ def _counted(
 
 def _smoothed(boxes: Sequence[BoxTuple | None], cuts: Sequence[int]) -> list[BoxTuple | None]:
     """Boxes smoothed within each run of frames of one shot that have a face."""
-    smoother, smoothed, cuts = BoxSmoother(), [], set(cuts)
-    for index, box in enumerate(boxes):
-        if box is None or index in cuts:
-            smoothed += smoother.flush()
-        if box is None:
-            smoothed.append(None)
-        else:
-            smoothed += smoother.feed(box)
-    return smoothed + smoother.flush()
+    smoothed, shots = [], np.searchsorted(cuts, range(len(boxes)), side="right")
+    for (_, missing), run in itertools.groupby(
+        zip(shots, boxes, strict=True), key=lambda item: (item[0], item[1] is None)
+    ):
+        run = [box for _, box in run]
+        smoothed += run if missing else smooth_boxes(run)
+    return smoothed
 
 
 def _held(boxes: Sequence[BoxTuple | None]) -> list[BoxTuple]:

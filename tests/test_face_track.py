@@ -5,19 +5,13 @@ from conftest import GOLDEN
 from errors import InputError
 from face_detection import Box
 from face_detection.track import (
-    BoxSmoother,
     batched,
     checked_box,
     face_frames,
     padded_box,
+    smooth_boxes,
     track_faces,
 )
-
-
-def smooth_boxes(boxes):
-    smoother = BoxSmoother()
-    smoothed = [out for box in boxes for out in smoother.feed(box)]
-    return np.array(smoothed + smoother.flush())
 
 
 def released_smoothing(boxes, window=5):
@@ -35,7 +29,7 @@ def test_smoothing_meets_the_golden_values():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 9, 50])
-def test_streamed_smoothing_equals_the_whole(count):
+def test_smoothing_is_the_released_loop_s(count):
     boxes = np.random.default_rng(count).integers(0, 300, (count, 4))
     np.testing.assert_array_equal(smooth_boxes(boxes), released_smoothing(boxes))
 
