@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from errors import InputError
-from face_detection.choice import FILL, Detections, choose_boxes, detect_faces, faceless_spans
+from face_detection.choice import (
+    FILL,
+    Detections,
+    cached_detections,
+    choose_boxes,
+    detect_faces,
+    faceless_spans,
+)
 from face_detection.track import (
     BoxTuple,
     NoFace,
@@ -238,8 +245,6 @@ def _found_boxes(
             )
 
     if opts.cache and not opts.faithful and not known:
-        from face_detection.cache import cached_detections
-
         names = ("det_every", "resize_factor", "rotate", "crop", "video_fps", "max_short_side")
         settings = key | {name: getattr(opts, name) for name in names}
         found = cached_detections(face, settings, limit, detect)

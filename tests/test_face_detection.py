@@ -19,6 +19,7 @@ from face_detection.arguments import (
     detector_options,
     weights_files,
 )
+from face_detection.base import Detector, detector_class
 from face_detection.tracked import TrackedDetector
 
 # ---------------------------------------------------------------- the one way in
@@ -27,6 +28,12 @@ from face_detection.tracked import TrackedDetector
 def test_unknown_detector_names_the_choices():
     with pytest.raises(InputError, match="'dlib'.*" + ", ".join(DETECTORS)):
         create_detector("dlib")
+
+
+def test_a_class_is_named_as_its_place_and_says_what_it_is():
+    for name in DETECTORS:
+        found = detector_class(name)
+        assert issubclass(found, Detector) and found.name == name and found.about
 
 
 def test_package_import_is_light():
