@@ -29,7 +29,7 @@ class CenterFaceDetector(Detector):
     """
 
     name = "centerface"
-    about = "needs no download; searches frames scaled down to 480 pixels"
+    about = "needs no download, searches frames scaled down to 480 pixels"
     # Its score is a sigmoid's value (0..1), less decided than S3FD's softmax, which is near 1: on
     # real talking heads of 100 px and more it gives 0.79 to 0.96, and 0.68 to 0.94 on frames scaled
     # by 0.25. 0.9 would break every track up, so its own threshold serves; nothing else in those

@@ -35,7 +35,7 @@ class SFDDetector(Detector):
     """
 
     name = "sfd"
-    about = "the paper's, needs weights; searches frames as they are"
+    about = "the paper's, needs weights, searches frames as they are"
     weights = ("s3fd_weights", "checkpoints/s3fd.pth")
 
     def __init__(

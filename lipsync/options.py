@@ -6,7 +6,12 @@ import argparse
 from dataclasses import dataclass, replace
 
 from errors import InputError
+from lipsync.mark import check_mark
 
+# What the words for a switch mean, on the command line and in a manifest
+SWITCHES = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+PASTES = ("feather", "hard", "poisson")
+MASKS = ("face", "lower")
 PADS = ("loop", "bounce", "hold", "trim", "stretch")
 REFERENCES = ("same", "first", "rest")  # and any picture's path
 REFERENCE = "same"  # the default: as released
@@ -65,13 +70,11 @@ class Options:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of Options."""
-    from lipsync.paste import MASKS, PASTES
-
     # fmt: off
     add = parser.add_argument_group("video").add_argument
     # the released program takes `--static True`
-    add("--static", type=boolean, nargs="?", const=True, default=False,
-        help="use the first video frame only")
+    add("--static", type=str.lower, nargs="?", choices=SWITCHES, const="true",
+        default="false", metavar="true|false", help="use the first video frame only")
     add("--fps", type=float,
         help="frames a second; default 25 for a picture, for a video its own rate")
     add("--resize_factor", type=positive, default=1, help="divide both sides of the video by this")
@@ -116,7 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--enhance", metavar="COMMAND",
         help="an external restorer for the faces; see lipsync/enhance.py")
     add("--enhance_size", type=positive, default=512, help="side of the faces that it gets")
-    add("--mark", metavar="TEXT", type=mark_text,
+    add("--mark", metavar="TEXT", type=check_mark,
         help='a small text in the lower right corner of every frame, e.g. "AI generated"; what the '
         "video is stands in its metadata in any case")
     add("--wav2lip_batch_size", type=positive, default=128)
@@ -128,7 +131,31 @@ def options_from(args: argparse.Namespace) -> dict:
     names = [name for name in Options.__dataclass_fields__ if hasattr(args, name)]
     options = {name: getattr(args, name) for name in names}
     options["box"] = None if args.box[0] == -1 else tuple(args.box)
+    options["static"] = SWITCHES[args.static]
     return options
+
+
+class FlagParser(argparse.ArgumentParser):
+    """The flags of Options for the cells of a table or the fields of a page: a fault is an
+    InputError.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(prog="", add_help=False, allow_abbrev=False)
+        add_arguments(self)
+
+    def error(self, message: str) -> None:
+        raise InputError(message)
+
+    def value(self, name: str, text: str) -> object:
+        """The option that the flag --`name` makes of a text, and no other, whatever it says."""
+        default = self.get_default(name)
+        if isinstance(default, bool):
+            if text.lower() not in SWITCHES:
+                raise InputError("neither true nor false")
+            return SWITCHES[text.lower()]
+        argv = [f"--{name}", *text.split()] if isinstance(default, list) else [f"--{name}={text}"]
+        return options_from(self.parse_args(argv))[name]
 
 
 def positive(text: str) -> int:
@@ -161,21 +188,3 @@ def seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
-
-
-def mark_text(text: str) -> str:
-    """A text that can be drawn, for argparse."""
-    from lipsync.mark import check_mark
-
-    try:
-        check_mark(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
-
-
-def boolean(text: str) -> bool:
-    """ "true" or "false", for argparse."""
-    if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text.lower() in ("true", "1", "yes")

@@ -8,8 +8,6 @@ from face_detection.track import BoxTuple
 from lipsync.colour import ColorMatch
 from models.feather import feather_mask
 
-PASTES = ("feather", "hard", "poisson")
-MASKS = ("face", "lower")
 RIM = 2  # pixels around the box that Poisson blending takes its colours from
 
 

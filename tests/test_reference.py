@@ -167,7 +167,7 @@ def test_the_flag(weights, tmp_path):
 
 def test_a_manifests_reference_lies_beside_it(weights, tmp_path):
     from inference import get_args_parser
-    from lipsync.manifest import read_manifest
+    from lipsync.jobs import read_manifest
     from lipsync.options import options_from
 
     path = tmp_path / "jobs.csv"
