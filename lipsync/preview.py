@@ -7,9 +7,8 @@ import os
 
 import numpy as np
 
-from errors import InputError, require_file
-from lipsync.options import Options
-from media.files import keep_inputs, replacing
+from errors import InputError
+from media.files import replacing
 
 SHEET_WIDTH = 1920  # pixels, at most
 
@@ -23,18 +22,8 @@ def write_preview(lipsync, face: str, audio: str, outfile: str, count: int, opti
     """
     import cv2
 
-    from audio import speech_chunks
-    from lipsync.source import source_fps
-    from media.read import load_audio
-
     path = os.path.splitext(outfile)[0] + ".png"
-    opts = Options(**options).resolved()
-    keep_inputs(path, face, audio, opts.reference, *lipsync.files)
-    require_file(face, "face")
-    require_file(audio, "audio")
-    fps = source_fps(face, opts)
-    wav = load_audio(audio, picture=os.path.samefile(face, audio))
-    chunks = speech_chunks(wav, fps, opts.faithful, opts.drop_last, opts.silence_gate)
+    opts, _, chunks = lipsync.listen(face, audio, path, options)
     source = lipsync.find(face, opts, len(chunks))
     last = len(source.order(len(chunks))) - 1
     picks = np.unique(np.linspace(0, last, count).round().astype(int))
