@@ -33,12 +33,13 @@ MAX_BATCH_BYTES = 2**26  # of frames that wait for the detector
 @dataclass
 class Detections:
     """What the detector found. count: frames of the video; cuts: first frames of new shots;
-    boxes: every face of each frame that was searched.
+    boxes: every face of each frame that was searched; size: height and width of the frames.
     """
 
     count: int = 0
     cuts: list[int] = field(default_factory=list)
     boxes: dict[int, list[Box]] = field(default_factory=dict)
+    size: tuple[int, int] = (0, 0)
 
 
 Track = dict[int, Box]  # frame -> box, in order
@@ -70,8 +71,10 @@ def detect_faces(
             yield found.count - 1, previous
 
     first = list(itertools.islice(frames, 1))
-    room = max([1, *(MAX_BATCH_BYTES // frame.nbytes for frame in first)])
-    for batch in batched(searched(), min(batch_size, room)):
+    for frame in first:
+        found.size = frame.shape[:2]
+        batch_size = min(batch_size, max(1, MAX_BATCH_BYTES // frame.nbytes))
+    for batch in batched(searched(), batch_size):
         indices, seen = zip(*batch, strict=True)
         found.boxes.update(zip(indices, detector.detect(np.stack(seen)), strict=True))
     return found
@@ -213,5 +216,6 @@ def _read(path: str, key: dict, count: int) -> Detections | None:
                 for index, found in record["boxes"].items()
                 if int(index) < length
             }
-            return Detections(length, [int(c) for c in record["cuts"] if c < length], boxes)
+            cuts, (height, width) = [int(c) for c in record["cuts"] if c < length], record["size"]
+            return Detections(length, cuts, boxes, (int(height), int(width)))
     return None

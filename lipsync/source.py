@@ -67,7 +67,7 @@ def play(
     """
     stream, at, frame = None, -1, None
     segment: dict[int, np.ndarray] = {}  # frames behind us, while we go back
-    for index in map(int, indices):
+    for index in indices:
         if index in segment:
             frame, at, stream = segment.pop(index), index, None
         elif index == at - 1 and index > 0:
@@ -111,30 +111,23 @@ class FaceSource:
         order = self.order(count)
         return self.at(order if picks is None else order[picks])
 
-    def at(self, indices: Sequence[int]) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
+    def at(self, indices: Iterable[int]) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
         """The source's own frames of these numbers, each with its box."""
-        shown = play(indices, lambda first: _frames(self.path, self.image, self.opts, first))
-        return zip(shown, (self.boxes[index] for index in indices), strict=True)
+        played, boxed = itertools.tee(map(int, indices))
+        shown = play(played, lambda first: _frames(self.path, self.image, self.opts, first))
+        return zip(shown, (self.boxes[index] for index in boxed), strict=True)
 
     def endless(self) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
         """As `frames`, without end; pad "loop", "bounce" or "hold"."""
         total, pad = len(self.boxes), "hold" if self.still else self.opts.pad
-        period = max(1, 2 * total - 2) if pad == "bounce" else total
-        once = map(int, schedule(total, period, pad))
-        order = (
-            itertools.chain(once, itertools.repeat(total - 1))
-            if pad == "hold"
-            else itertools.cycle(once)
-        )
-        order, boxed = itertools.tee(order)
-        shown = play(order, lambda first: _frames(self.path, self.image, self.opts, first))
-        return zip(shown, (self.boxes[index] for index in boxed), strict=True)
+        once = schedule(total, max(1, 2 * total - 2) if pad == "bounce" else total, pad)
+        again = itertools.repeat(total - 1) if pad == "hold" else itertools.cycle(once)
+        return self.at(itertools.chain(once, again))
 
     def face_size(self) -> float:
         """The median length of the boxes' longer sides, in pixels."""
-        return float(
-            np.median([max(x2 - x1, y2 - y1) for x1, y1, x2, y2 in filter(None, self.boxes)])
-        )
+        sides = [max(x2 - x1, y2 - y1) for x1, y1, x2, y2 in filter(None, self.boxes)]
+        return float(np.median(sides))
 
     def faceless(self, count: int) -> list[tuple[int, int]]:
         """Spans first..last (inclusive) of `count` shown frames that have no box."""
@@ -227,22 +220,14 @@ def _found_boxes(
     """Released: the best face of each frame alone. Else: the one that is meant, and in every
     shot smoothed by itself.
     """
-    sizes: list[tuple[int, int]] = []
     known = key["detector"] == "boxes"  # told frame by frame: none is left out, none is guessed
 
-    def looked_at() -> Iterator[np.ndarray]:
-        for frame in itertools.islice(_frames(face, image, opts), limit):
-            sizes[:] = [frame.shape[:2]]
-            yield frame
-
     def detect() -> Detections:
-        finder = detector()
+        finder, batch = detector(), opts.face_det_batch_size
         every = 1 if opts.faithful or known else opts.det_every
-        with ahead(looked_at(), opts.face_det_batch_size) as frames:
+        with ahead(itertools.islice(_frames(face, image, opts), limit), batch) as frames:
             seen = _counted(frames, face, limit, opts, report)
-            return detect_faces(
-                seen, finder, every, opts.face_det_batch_size, not (opts.faithful or limit == 1)
-            )
+            return detect_faces(seen, finder, every, batch, not (opts.faithful or limit == 1))
 
     if opts.cache and not opts.faithful and not known:
         names = ("det_every", "resize_factor", "rotate", "crop", "video_fps", "max_short_side")
@@ -250,16 +235,14 @@ def _found_boxes(
         found = cached_detections(face, settings, limit, detect)
     else:
         found = detect()
-    if not sizes:
-        next(looked_at())
     if opts.faithful:
-        chosen = [found.boxes[i][0] if found.boxes[i] else None for i in range(found.count)]
+        chosen = [(found.boxes[index] or [None])[0] for index in range(found.count)]
     else:
         fill = 0 if known or opts.no_face == "error" else FILL
         chosen = choose_boxes(found, opts.face_index, opts.target, fill)
-    boxes = [None if box is None else padded_box(box, opts.pads, *sizes[0]) for box in chosen]
+    boxes = [None if box is None else padded_box(box, opts.pads, *found.size) for box in chosen]
     most = max(map(len, found.boxes.values()), default=0)
-    if most and not any(box is not None for box in chosen):
+    if most and not any(chosen):
         raise NoFace(
             f"there is no --face_index {opts.face_index} in {face}: {most} "
             f"{'face is' if most == 1 else 'faces are'} seen at once, numbered from 0"
