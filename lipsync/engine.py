@@ -20,7 +20,7 @@ import numpy as np
 from backends.api import NAMES
 from backends.base import Backend
 from errors import InputError, require_file
-from face_detection import DETECTORS
+from face_detection import DETECTORS, create_detector
 from face_detection.arguments import add_detector_arguments, detector_options
 from lipsync.options import Options, positive
 from models.shipped import SAMPLE_FACE, SAMPLE_VOICE
@@ -53,8 +53,8 @@ class LipSync:
     checkpoint: generator weights, released or trained here, or a network exported of them (.onnx,
     .xml). backend: see backends/api.py; int8: its network in 8 bits (OpenVINO), calibrated once,
     checked on every face. detector: one of face_detection.DETECTORS; detector_options go to
-    create_detector. cache_dir: where converted networks are kept: "user",
-    the user's cache folder, another, or "none". Raises InputError where a file cannot be used.
+    create_detector. cache_dir: where converted networks are kept: "user", the user's cache folder,
+    another, or "none". Raises InputError where a file cannot be used.
     """
 
     def __init__(
@@ -89,8 +89,6 @@ class LipSync:
     def detector(self) -> object:
         """Created when first used: a run with --box needs none."""
         if self._detector is None:
-            from face_detection import create_detector
-
             self._detector = create_detector(
                 self._detector_name, str(self.device), **self._detector_options
             )
@@ -120,8 +118,8 @@ class LipSync:
         def finder() -> object:
             from face_detection.tracked import TrackedDetector
 
-            tracked = key.get("tracked")
-            return TrackedDetector(self.detector, tracked) if tracked else self.detector
+            every = key.get("tracked")
+            return TrackedDetector(self.detector, every) if every else self.detector
 
         source = find_source(face, opts, count, finder, key, report)
         source.reference = find_reference(source, self.img_size, self._picture_detector)
@@ -138,8 +136,6 @@ class LipSync:
         """For a picture other than the face that is driven, of which "boxes" knows nothing."""
         if self._detector_name != "boxes":
             return self.detector
-        from face_detection import create_detector
-
         return create_detector(DEFAULT_DETECTOR, str(self.device))
 
     def run(
@@ -171,12 +167,12 @@ class LipSync:
             summary.faceless = source.faceless(len(chunks))
             for first, last in summary.faceless if opts.progress else ():
                 print(f"no face in frames {first}..{last}: left as they are", file=sys.stderr)
-            total, quiet = len(source.order(len(chunks))), not sys.stderr.isatty()
+            total = len(source.order(len(chunks)))
+            hidden = not (opts.progress and sys.stderr.isatty())
             frames = stack.enter_context(contextlib.closing(self.frames(source, chunks)))
-            disable = quiet or not opts.progress
             if report:
                 report("lips", 0, total)
-            for frame in tqdm(frames, "lips", total, unit="frame", disable=disable):
+            for frame in tqdm(frames, "lips", total, unit="frame", disable=hidden):
                 writer.write(frame)
                 summary.frames += 1
                 if report:
