@@ -82,7 +82,6 @@ def checked_box(box: Sequence[int], height: int, width: int) -> BoxTuple:
 
 def face_frames(
     face: str,
-    image: bool,
     resize_factor: int = 1,
     rotate: bool = False,
     crop: Sequence[int] = (0, -1, 0, -1),
@@ -97,10 +96,10 @@ def face_frames(
     """
     import cv2
 
-    from media.picture import read_image
+    from media.picture import is_image, read_image
     from media.read import iter_frames, probe
 
-    if image:
+    if is_image(face):
         frames = iter([read_image(face)])
     else:
         # by timestamp, so that a variable rate keeps its timing; a constant one comes through as is

@@ -134,7 +134,13 @@ def run_manifest(args: argparse.Namespace, options: dict) -> int:
     jobs = read_manifest(args, options | {"progress": False})
     log = args.manifest + ".status.jsonl"
     entries = {entry.get("outfile"): entry for entry in read_records(log)}  # the last one counts
-    todo = [job for job in jobs if not _is_done(job, entries.get(job.name))]
+
+    def is_done(job: Job) -> bool:
+        entry = entries.get(job.name, {})
+        same = entry.get("status") == "done" and entry.get("key") == job.key
+        return same and os.path.isfile(job.outfile)
+
+    todo = [job for job in jobs if not is_done(job)]
     done, failed = 0, []
     results = _in_processes(args, todo) if args.workers > 1 else _in_turn(args, todo)
     with contextlib.closing(results):
@@ -156,15 +162,6 @@ def run_manifest(args: argparse.Namespace, options: dict) -> int:
     for line in failed:
         print(line, file=sys.stderr)
     return 1 if failed else 0
-
-
-def _is_done(job: Job, entry: dict | None) -> bool:
-    return (
-        entry is not None
-        and entry.get("status") == "done"
-        and entry.get("key") == job.key
-        and os.path.isfile(job.outfile)
-    )
 
 
 def _do(lipsync, job: Job) -> dict:

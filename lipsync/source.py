@@ -94,7 +94,6 @@ class FaceSource:
     """
 
     path: str
-    image: bool
     still: bool
     fps: float
     opts: Options
@@ -114,7 +113,7 @@ class FaceSource:
     def at(self, indices: Iterable[int]) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
         """The source's own frames of these numbers, each with its box."""
         played, boxed = itertools.tee(map(int, indices))
-        shown = play(played, lambda first: _frames(self.path, self.image, self.opts, first))
+        shown = play(played, lambda first: _frames(self.path, self.opts, first))
         return zip(shown, (self.boxes[index] for index in boxed), strict=True)
 
     def endless(self) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
@@ -174,14 +173,13 @@ def find_source(
     """
     from media.picture import is_image
 
-    image = is_image(face)
-    still = image or opts.static
+    still = is_image(face) or opts.static
     fps, opts = source_fps(face, opts), _resampled(opts)
     limit = 1 if still else count
     if opts.box is not None:
-        boxes = _known_boxes(face, image, opts, limit)
+        boxes = _known_boxes(face, opts, limit)
     else:
-        boxes = _found_boxes(face, image, opts, limit, detector, key, report)
+        boxes = _found_boxes(face, opts, limit, detector, key, report)
     missing = [index for index, box in enumerate(boxes) if box is None]
     if len(missing) == len(boxes):
         where = "" if still else "any frame of "
@@ -190,18 +188,18 @@ def find_source(
         raise NoFace(f"no face in frame {missing[0]} of {face}; give --box or --no_face pass")
     if opts.no_face == "hold":
         boxes = _held(boxes)
-    return FaceSource(face, image, still, fps, opts, boxes)
+    return FaceSource(face, still, fps, opts, boxes)
 
 
-def _frames(face: str, image: bool, opts: Options, first: int = 0) -> Iterator[np.ndarray]:
+def _frames(face: str, opts: Options, first: int = 0) -> Iterator[np.ndarray]:
     shape = (opts.resize_factor, opts.rotate, opts.crop, opts.video_fps, opts.max_short_side)
-    return face_frames(face, image, *shape, skip=first)
+    return face_frames(face, *shape, skip=first)
 
 
-def _known_boxes(face: str, image: bool, opts: Options, limit: int) -> list[BoxTuple]:
+def _known_boxes(face: str, opts: Options, limit: int) -> list[BoxTuple]:
     from media.read import count_frames, probe
 
-    with ahead(_frames(face, image, opts), 1) as frames:
+    with ahead(_frames(face, opts), 1) as frames:
         box = checked_box(opts.box, *next(frames).shape[:2])
     if limit == 1:
         return [box]
@@ -210,7 +208,6 @@ def _known_boxes(face: str, image: bool, opts: Options, limit: int) -> list[BoxT
 
 def _found_boxes(
     face: str,
-    image: bool,
     opts: Options,
     limit: int,
     detector: Callable,
@@ -225,7 +222,7 @@ def _found_boxes(
     def detect() -> Detections:
         finder, batch = detector(), opts.face_det_batch_size
         every = 1 if opts.faithful or known else opts.det_every
-        with ahead(itertools.islice(_frames(face, image, opts), limit), batch) as frames:
+        with ahead(itertools.islice(_frames(face, opts), limit), batch) as frames:
             seen = _counted(frames, face, limit, opts, report)
             return detect_faces(seen, finder, every, batch, not (opts.faithful or limit == 1))
 

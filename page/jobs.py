@@ -257,9 +257,8 @@ def _write_original(
     from media.picture import is_image
     from media.write import VideoWriter
 
-    image = is_image(face)
-    frames = face_frames(face, image, rotate=rotate, max_short_side=ORIGINAL_SIDE)
-    frames = itertools.repeat(next(frames)) if image else frames
+    frames = face_frames(face, rotate=rotate, max_short_side=ORIGINAL_SIDE)
+    frames = itertools.repeat(next(frames)) if is_image(face) else frames
     with VideoWriter(path, fps) as writer:
         for frame in itertools.islice(frames, count):
             writer.write(frame)

@@ -97,10 +97,10 @@ def test_face_frames_resize_rotate_crop_in_the_released_order(tmp_path):
     picture[:, :40] = 255  # the left half is bright; after a clockwise turn, the upper half
     cv2.imwrite(str(tmp_path / "p.png"), picture)
     face = str(tmp_path / "p.png")
-    (frame,) = face_frames(face, True, resize_factor=2, rotate=True, crop=(0, 20, 5, -1))
+    (frame,) = face_frames(face, resize_factor=2, rotate=True, crop=(0, 20, 5, -1))
     assert frame.shape == (20, 15, 3)
     assert frame.mean() > 250
     with pytest.raises(InputError, match="--crop"):
-        next(face_frames(face, True, crop=(39, 40, 0, -1)))
+        next(face_frames(face, crop=(39, 40, 0, -1)))
     with pytest.raises(InputError, match="--resize_factor"):
-        next(face_frames(face, True, resize_factor=100))
+        next(face_frames(face, resize_factor=100))

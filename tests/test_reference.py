@@ -112,7 +112,7 @@ def test_each_choice_shows_its_frame(video, monkeypatch, caplog):
 
 
 def test_a_still_face_is_its_own_reference():
-    source = FaceSource("me.jpg", True, True, 25, Options(reference="rest"), [(0, 0, 9, 9)])
+    source = FaceSource("me.jpg", True, 25, Options(reference="rest"), [(0, 0, 9, 9)])
     assert find_reference(source, 96, None) is None
 
 
