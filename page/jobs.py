@@ -206,11 +206,10 @@ class Jobs:
         limit = self.max_seconds
         if not is_image(job.face):
             info = probe(job.face)
-            seconds = info.duration
-            if not seconds:  # browsers' recordings do not state it
-                most = int(limit * info.fps) + 1
-                seconds = count_frames(job.face, info.fps, most) / info.fps
-            if seconds > limit:
+            most = int(limit * info.fps) + 1
+            # browsers' recordings do not state it
+            length = info.duration or count_frames(job.face, info.fps, most) / info.fps
+            if length > limit:
                 raise InputError(f"the face video is longer than {limit:g} seconds: cut it")
         heard = 0
         for chunk in iter_audio(job.audio, RATE):
