@@ -81,10 +81,7 @@ def detect_faces(
 
 
 def choose_boxes(
-    found: Detections,
-    face_index: int = 0,
-    target: Sequence[float] | None = None,
-    fill: int = FILL,
+    found: Detections, face_index: int = 0, target: Sequence[float] | None = None, fill: int = FILL
 ) -> list[Box | None]:
     """The box of the face that is meant in every frame, None where it is not to be seen.
 

@@ -10,22 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from errors import InputError
-from face_detection.choice import (
-    FILL,
-    Detections,
-    cached_detections,
-    choose_boxes,
-    detect_faces,
-    faceless_spans,
-)
-from face_detection.track import (
-    BoxTuple,
-    NoFace,
-    checked_box,
-    face_frames,
-    padded_box,
-    smooth_boxes,
-)
+from face_detection import choice, track
+from face_detection.track import BoxTuple, NoFace
 from lipsync.options import Options
 from media.streams import ahead
 
@@ -130,7 +116,7 @@ class FaceSource:
 
     def faceless(self, count: int) -> list[tuple[int, int]]:
         """Spans first..last (inclusive) of `count` shown frames that have no box."""
-        return faceless_spans([self.boxes[index] for index in self.order(count)])
+        return choice.faceless_spans([self.boxes[index] for index in self.order(count)])
 
     def order(self, count: int) -> np.ndarray:
         """The numbers of the source's frames that are shown."""
@@ -193,51 +179,47 @@ def find_source(
 
 def _frames(face: str, opts: Options, first: int = 0) -> Iterator[np.ndarray]:
     shape = (opts.resize_factor, opts.rotate, opts.crop, opts.video_fps, opts.max_short_side)
-    return face_frames(face, *shape, skip=first)
+    return track.face_frames(face, *shape, skip=first)
 
 
 def _known_boxes(face: str, opts: Options, limit: int) -> list[BoxTuple]:
     from media.read import count_frames, probe
 
     with ahead(_frames(face, opts), 1) as frames:
-        box = checked_box(opts.box, *next(frames).shape[:2])
+        box = track.checked_box(opts.box, *next(frames).shape[:2])
     if limit == 1:
         return [box]
     return [box] * count_frames(face, opts.video_fps or probe(face).fps, limit)
 
 
 def _found_boxes(
-    face: str,
-    opts: Options,
-    limit: int,
-    detector: Callable,
-    key: dict,
-    report: Callable | None,
+    face: str, opts: Options, limit: int, detector: Callable, key: dict, report: Callable | None
 ) -> list[BoxTuple | None]:
     """Released: the best face of each frame alone. Else: the one that is meant, and in every
     shot smoothed by itself.
     """
     known = key["detector"] == "boxes"  # told frame by frame: none is left out, none is guessed
 
-    def detect() -> Detections:
+    def detect() -> choice.Detections:
         finder, batch = detector(), opts.face_det_batch_size
         every = 1 if opts.faithful or known else opts.det_every
         with ahead(itertools.islice(_frames(face, opts), limit), batch) as frames:
             seen = _counted(frames, face, limit, opts, report)
-            return detect_faces(seen, finder, every, batch, not (opts.faithful or limit == 1))
+            find_cuts = not (opts.faithful or limit == 1)
+            return choice.detect_faces(seen, finder, every, batch, find_cuts)
 
     if opts.cache and not opts.faithful and not known:
         names = ("det_every", "resize_factor", "rotate", "crop", "video_fps", "max_short_side")
         settings = key | {name: getattr(opts, name) for name in names}
-        found = cached_detections(face, settings, limit, detect)
+        found = choice.cached_detections(face, settings, limit, detect)
     else:
         found = detect()
     if opts.faithful:
         chosen = [(found.boxes[index] or [None])[0] for index in range(found.count)]
     else:
-        fill = 0 if known or opts.no_face == "error" else FILL
-        chosen = choose_boxes(found, opts.face_index, opts.target, fill)
-    boxes = [None if box is None else padded_box(box, opts.pads, *found.size) for box in chosen]
+        fill = 0 if known or opts.no_face == "error" else choice.FILL
+        chosen = choice.choose_boxes(found, opts.face_index, opts.target, fill)
+    boxes = [box and track.padded_box(box, opts.pads, *found.size) for box in chosen]
     most = max(map(len, found.boxes.values()), default=0)
     if most and not any(chosen):
         raise NoFace(
@@ -274,7 +256,7 @@ def _smoothed(boxes: Sequence[BoxTuple | None], cuts: Sequence[int]) -> list[Box
         zip(shots, boxes, strict=True), key=lambda item: (item[0], item[1] is None)
     ):
         run = [box for _, box in run]
-        smoothed += run if missing else smooth_boxes(run)
+        smoothed += run if missing else track.smooth_boxes(run)
     return smoothed
 
 
