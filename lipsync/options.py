@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from errors import InputError
@@ -158,16 +160,24 @@ class FlagParser(argparse.ArgumentParser):
         return options_from(self.parse_args(argv))[name]
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+def _number(kind: type, valid: Callable[[float], bool], words: str) -> Callable[[str], float]:
+    """What argparse makes of a text: a `valid` number, described by `words`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not valid(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {words}")
+        return value
+
+    return parse
 
 
-def natural(text: str) -> int:
-    """A whole number of at least 0, for argparse."""
-    return 0 if text == "0" else positive(text)
+positive = _number(int, lambda value: value >= 1, "whole number of at least 1")
+natural = _number(int, lambda value: value >= 0, "whole number of at least 0")
+seconds = _number(float, lambda value: 0 < value < math.inf, "number of seconds above 0")
 
 
 def point(text: str) -> tuple[float, float]:
@@ -177,14 +187,3 @@ def point(text: str) -> tuple[float, float]:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a point: x,y") from error
     return x, y
-
-
-def seconds(text: str) -> float:
-    """A number above 0, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return value
