@@ -55,12 +55,6 @@ def model_path() -> str:
     return path
 
 
-@functools.lru_cache(maxsize=1)
-def load_landmarks() -> FaceLandmarks:
-    """The network, loaded once a process. MissingLandmarks as model_path."""
-    return FaceLandmarks()
-
-
 class FaceLandmarks:
     """Face landmarks in batches, on the CPU. MissingLandmarks where its packages are missing."""
 
@@ -106,6 +100,9 @@ class FaceLandmarks:
             made = self._request.get_tensor(self._points).data.reshape(BATCH, POINTS, 3)[..., :2]
             points += list(made.copy()[: len(frames) - first])
         return np.stack([p @ m[:, :2].T + m[:, 2] for p, m in zip(points, placed, strict=True)])
+
+
+load_landmarks = functools.cache(FaceLandmarks)  # once a process
 
 
 def _square(box: Sequence[float]) -> tuple[float, float, float, float]:

@@ -43,7 +43,7 @@ class TrackedDetector:
             # the same network draws a face's box a little otherwise where it sees it smaller
             near = [self._moved(frame, box) for box in found[:MAX_FACES]]
             self._offsets = [
-                _relative(box, other) if other else None
+                other and np.subtract(box[:4], other[:4]) / _sides(other)
                 for box, other in zip(found, near, strict=False)
             ]
         self._known = found
@@ -56,8 +56,7 @@ class TrackedDetector:
             box = None if offset is None else self._moved(frame, known)
             if box is None or any(overlap(box, other) > SAME for other in found):
                 return None
-            x, y = (box.x2 - box.x1) * offset[::2], (box.y2 - box.y1) * offset[1::2]
-            found.append(Box(box.x1 + x[0], box.y1 + y[0], box.x2 + x[1], box.y2 + y[1], box.score))
+            found.append(Box(*(box[:4] + offset * _sides(box)).tolist(), box.score))
         return found
 
     def _moved(self, frame: np.ndarray, known: Box) -> Box | None:
@@ -86,7 +85,6 @@ class TrackedDetector:
         return box if inside else None
 
 
-def _relative(box: Box, other: Box) -> np.ndarray:
-    """How far the corners of `box` lie from those of `other`, in sides of the latter: (4,)."""
-    width, height = other.x2 - other.x1, other.y2 - other.y1
-    return (np.array(box[:4]) - other[:4]) / (width, height, width, height)
+def _sides(box: Box) -> np.ndarray:
+    """Its width and height, for each corner: (4,)."""
+    return np.tile((box.x2 - box.x1, box.y2 - box.y1), 2)
