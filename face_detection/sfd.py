@@ -148,7 +148,9 @@ def prepare(frames: np.ndarray, device: torch.device | str = "cpu") -> torch.Ten
     images = images.permute(0, 3, 1, 2).flip(1).float()  # (N, 3, H, W), RGB
     images -= torch.tensor(CHANNEL_MEAN, device=device).view(1, 3, 1, 1)
     short_y, short_x = (max(0, SMALLEST_SIDE - side) for side in images.shape[2:])
-    return torch.nn.functional.pad(images, (0, short_x, 0, short_y))
+    if short_x or short_y:
+        images = torch.nn.functional.pad(images, (0, short_x, 0, short_y))
+    return images
 
 
 def find_weights(weights: str | None = None) -> str:

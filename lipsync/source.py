@@ -262,9 +262,5 @@ def _smoothed(boxes: Sequence[BoxTuple | None], cuts: Sequence[int]) -> list[Box
 
 def _held(boxes: Sequence[BoxTuple | None]) -> list[BoxTuple]:
     """Where the face is not seen, its last place, and before the first its first one."""
-    last = next(box for box in boxes if box is not None)
-    held = []
-    for box in boxes:
-        last = box or last
-        held.append(last)
-    return held
+    first = next(filter(None, boxes))
+    return list(itertools.accumulate([first, *boxes], lambda last, box: box or last))[1:]

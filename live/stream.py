@@ -137,25 +137,23 @@ class _Resampler:
     """Mono float32 (n,) at any rate to 16 kHz, piece by piece; 16 kHz passes untouched."""
 
     def __init__(self, rate: int) -> None:
-        import av
+        from media.read import Mixer
 
         if not 4000 <= rate <= 384000:
             raise InputError(f"sound at {rate} Hz cannot be speech: 4000 to 384000 Hz")
-        self._rate = rate
-        same = rate == SAMPLE_RATE
-        self._resampler = None if same else av.AudioResampler("fltp", "mono", SAMPLE_RATE)
+        self._rate, self._mixer = rate, Mixer(SAMPLE_RATE, 1)
 
     def feed(self, wav: np.ndarray) -> np.ndarray:
         import av
 
-        if self._resampler is None or not len(wav):
+        if not len(wav):
             return wav
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wav[None]), "fltp", "mono")
         frame.sample_rate = self._rate
-        return self._joined(self._resampler.resample(frame))
+        return self._mixed(frame)
 
     def flush(self) -> np.ndarray:
-        return self._joined(self._resampler.resample(None) if self._resampler else [])
+        return self._mixed(None)
 
-    def _joined(self, frames: list) -> np.ndarray:
-        return np.concatenate([np.zeros(0, np.float32), *(f.to_ndarray()[0] for f in frames)])
+    def _mixed(self, frame) -> np.ndarray:
+        return np.concatenate([np.zeros((1, 0), np.float32), *self._mixer.feed(frame)], axis=1)[0]

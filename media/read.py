@@ -308,7 +308,7 @@ def _audio(
     with _open(path, "audio") as container:
         stream = _audio_stream(container, path)
         can_break = _can_break(stream)
-        mixer = _Mixer(sample_rate, channels)
+        mixer = Mixer(sample_rate, channels)
         skip = 0  # output samples still to drop
         clock = start  # where the next input sample belongs, in the file's seconds
         wrong = 0.0  # seconds that the file's clock has jumped by so far
@@ -343,7 +343,7 @@ def _silence(count: int, channels: int, sample_rate: int) -> Iterator[np.ndarray
         yield np.zeros((channels, min(sample_rate, count - first)), np.float32)
 
 
-class _Mixer:
+class Mixer:
     """Frames of any form, which joined files and broadcasts change on the way, to chunks (channels,
     n) of one.
     """
