@@ -164,10 +164,8 @@ def _told() -> Iterator[None]:
     """A fault ends in one line for its user, and no other's job; what is ours is logged too."""
     try:
         yield
-    except Stopped as error:
-        raise refusal("Stopped.") from error
-    except InputError as error:
-        raise refusal(str(error)) from error
+    except (Stopped, InputError) as error:
+        raise refusal(str(error) or "Stopped.") from error
     except Exception as error:
         logging.getLogger("app").error("a job failed", exc_info=error)
         raise refusal(FAULT) from error
