@@ -131,17 +131,15 @@ def rejoin(track: Track, tracks: Sequence[Track]) -> Track:
     """`track` with those others that continue it: after a longer gap, in the same place."""
     joined = dict(track)
     for other in tracks:
-        if other is track:
-            continue
         start, end = next(iter(other)), next(reversed(other))
-        before = max((i for i in joined if i < start), default=None)
-        after = min((i for i in joined if i > end), default=None)
-        apart = not any(start <= i <= end for i in joined)
-        touches = any(
+        if any(start <= index <= end for index in joined):  # another face, or `track` itself
+            continue
+        before = max((index for index in joined if index < start), default=None)
+        after = min((index for index in joined if index > end), default=None)
+        if any(
             index is not None and overlap(joined[index], other[edge]) >= REJOIN_IOU
             for index, edge in ((before, start), (after, end))
-        )
-        if apart and touches:
+        ):
             joined.update(other)
     return dict(sorted(joined.items()))
 
