@@ -61,8 +61,7 @@ def _add_machine_arguments(group) -> None:
 
 def _add_clip_arguments(group) -> None:
     add = group.add_argument
-    add_detector_arguments(group, DETECTORS,
-        help="sfd is the paper's and needs weights; boxes reads <video>.json; default %(default)s")
+    add_detector_arguments(group, DETECTORS, help="boxes reads <video>.json")
     add("--float32", action="store_true", help="--detector sfd in full precision on a GPU too")
     add("--split", choices=("auto", "on", "off"), default="auto",
         help="cut videos at shot cuts, lost faces and --max_seconds into pieces of one person; "

@@ -35,8 +35,7 @@ __all__ = ["LipSyncStream"]
 @contextlib.contextmanager
 def ended_by_signals(stop) -> Iterator[None]:
     """Ctrl-C and kill end the sound: what came is finished. A second one stops at once."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {}
 
     def handle(*_: object) -> None:
         stop()
@@ -46,8 +45,8 @@ def ended_by_signals(stop) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    for number in numbers:
-        signal.signal(number, handle)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, handle)
     try:
         yield
     finally:

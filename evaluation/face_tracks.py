@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ import numpy as np
 
 from errors import InputError
 from evaluation.fid import same_size
-from face_detection.base import Box
+from face_detection.base import DETECTORS, Box, Detector, detector_class
 from face_detection.shots import ShotCuts, overlap
 
 FPS = 25.0
@@ -35,20 +34,17 @@ GREY = 110  # beyond the frame's edge
 CROP_SIZE = 224  # px: the side of SyncNet v2's frames
 CUT_THRESHOLD, MIN_SCENE = 30.0, 15  # of the shot cuts; frames
 
-# How much frames are scaled for the detector, and the score above which a box counts: the published
-# ones go with S3FD, and with any detector that is not named here. CenterFace's score is a sigmoid's
-# value (0..1) too, but a less decided one: on real talking heads of 100 px and more it gives 0.79
-# to 0.96, and 0.68 to 0.94 on frames scaled by 0.25, where S3FD's softmax is near 1. 0.9 would
-# break every track up, so its own threshold serves; nothing else in those frames passes 0.2. It
-# scales frames to 480 px by itself.
-DETECTOR_RULES = defaultdict(lambda: (0.25, 0.9), centerface=(1.0, 0.5))
-
 SMALL_FRAMES, WHOLE_FRAMES = 32, 8  # scaled ones, and as they are, that wait for the detector
+
+
+def detector_rules(detector: str) -> tuple[float, float]:
+    """(scale, lowest score) for the detector of that name: the published ones where none is."""
+    return detector_class(detector).tracks if detector in DETECTORS else Detector.tracks
 
 
 def track_rules(detector: str) -> dict[str, float]:
     """All numbers on which tracks and crops depend, for a record of the scores."""
-    scale, score = DETECTOR_RULES[detector]
+    scale, score = detector_rules(detector)
     return {
         "det_scale": scale, "min_score": score, "min_iou": MIN_IOU, "max_missed": MAX_MISSED,
         "min_track": MIN_TRACK, "min_face_size": MIN_FACE, "median_width": MEDIAN,
@@ -75,7 +71,7 @@ class Track:
 
 
 def link_tracks(
-    frames: Iterable[tuple[bool, Sequence[Box]]], min_score: float = DETECTOR_RULES["sfd"][1]
+    frames: Iterable[tuple[bool, Sequence[Box]]], min_score: float = Detector.tracks[1]
 ) -> list[Track]:
     """The tracks that count in consecutive frames, of each of which is given whether a shot begins
     with it, and its boxes.
@@ -126,7 +122,7 @@ def find_tracks(video: str | os.PathLike, detector) -> list[Track]:
     from face_detection.track import batched
     from media.read import iter_frames
 
-    scale, min_score = DETECTOR_RULES[detector.name]
+    scale, min_score = detector_rules(detector.name)
 
     def found() -> Iterator[tuple[bool, list[Box]]]:
         frames = (frame for _, frame in iter_frames(video, FPS))

@@ -139,7 +139,7 @@ def add_generation_arguments(
     add("--out", "--results_dir", default=out, help="folder of the results; default %(default)s")
     add("--pads", nargs=4, type=int, default=list(pads), metavar=SIDES,
         help=f"grow the detected face; default {' '.join(map(str, pads))}")  # fmt: skip
-    add_detector_arguments(parser, default="sfd", help="sfd is the paper's; default %(default)s")
+    add_detector_arguments(parser, default="sfd")
     add("--face_det_batch_size", type=positive, default=64)
     add("--wav2lip_batch_size", type=positive, default=128)
     add("--lossless", action="store_true",

@@ -99,8 +99,13 @@ class LipJudge:
 
     def score(self, lipsync, audio: str, video: str) -> dict[str, float]:
         """COLUMNS of a generator for one pair of clips, or of one of the BASELINES by its name."""
-        from face_detection.landmarks import LIPS, lip_opening
-        from face_detection.lip_motion import STILL, landmark_distance, lip_scores
+        from face_detection.landmarks import (
+            LIPS,
+            STILL,
+            landmark_distance,
+            lip_opening,
+            lip_scores,
+        )
 
         _, true, own_wav = self.truth(video)
         _, heard, wav = self.truth(audio)

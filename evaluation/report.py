@@ -255,7 +255,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--mode", choices=tuple(MODES), default="faithful",
         help="frames of the released script, or of inference.py's defaults; default %(default)s")
     add("--protocol", choices=("lrs", "real"), default="lrs", help="of LSE; default %(default)s")
-    add_detector_arguments(parser, default="sfd", help="sfd is the paper's; default %(default)s")
+    add_detector_arguments(parser, default="sfd")
     add("--syncnet_weights", metavar="FILE", help=f"of LSE; default checkpoints/{SYNCNET.local}")
     add("--inception_weights", metavar="FILE",
         help="of FID; default: checkpoints/, else downloaded")

@@ -174,7 +174,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="by which the sound is slid either way; default %(default)s as published")  # fmt: skip
     add("--batch_size", type=positive, default=BATCH, help="changes no score; default %(default)s")
     add("--device", default="auto")
-    add_detector_arguments(parser, default="sfd", help="default %(default)s")
+    add_detector_arguments(parser, default="sfd")
     return parser
 
 

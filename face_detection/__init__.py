@@ -1,9 +1,8 @@
-"""Face detection: several detectors behind one method (api.py), and their flags (arguments.py)."""
+"""Face detection: several detectors behind one method (base.py), and their flags (arguments.py)."""
 
 from enum import Enum
 
-from face_detection.api import DETECTORS, NETWORKS, create_detector
-from face_detection.base import Box
+from face_detection.base import DETECTORS, NETWORKS, Box, create_detector
 
 __all__ = ["DETECTORS", "NETWORKS", "Box", "FaceAlignment", "LandmarksType", "create_detector"]
 

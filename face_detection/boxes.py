@@ -12,22 +12,22 @@ import math
 import os
 
 from errors import InputError, require_file
-from face_detection.base import Box
+from face_detection.base import Box, Detector
 
 
-class KnownBoxes:
+class KnownBoxes(Detector):
     """Hands out the file's boxes in order, as `detect` is called; `reset()` starts again.
 
     Not shared among threads: it remembers which frame comes next.
     """
 
     name = "boxes"
+    about = "known ones, from a JSON file"
 
-    def __init__(self, path: str | os.PathLike | None = None):
+    def __init__(self, path: str | os.PathLike | None = None, device: str = "cpu"):
         if path is None:
             raise InputError("the `boxes` detector needs a JSON file of boxes: give its path")
-        self.path = os.fspath(path)
-        self.boxes = read_boxes(self.path)
+        self.boxes = read_boxes(os.fspath(path))
         self.position = 0
 
     def reset(self, frame: int = 0) -> None:
@@ -52,7 +52,7 @@ def read_boxes(path: str) -> list[list[Box]]:
     require_file(path, "box file")
     try:
         with open(path, encoding="utf-8-sig") as file:
-            content = json.load(file)
+            content = json.load(file, parse_int=float)  # whole numbers of any length
     except (ValueError, RecursionError) as error:  # not JSON, not text, or nested without end
         raise InputError(f"box file is not valid JSON: {path} ({error})") from error
     if isinstance(content, dict):
@@ -61,30 +61,24 @@ def read_boxes(path: str) -> list[list[Box]]:
         content = content["boxes"]
     if not isinstance(content, list) or not content:
         raise InputError(f"box file must hold a list of boxes with at least one entry: {path}")
-    return [_read_entry(entry, number, path) for number, entry in enumerate(content)]
+    return [
+        _read_entry(entry, f"box file {path}, entry {number} (counted from 0)")
+        for number, entry in enumerate(content)
+    ]
 
 
-def _read_entry(entry, number: int, path: str) -> list[Box]:
+def _read_entry(entry, where: str) -> list[Box]:
     if entry is None:
         return []
-    where = f"box file {path}, entry {number} (counted from 0)"
-    if not isinstance(entry, list) or len(entry) not in (4, 5) or not all(map(_is_number, entry)):
+    got = json.dumps(entry)[:80]
+    numbers = isinstance(entry, list) and all(isinstance(value, float) for value in entry)
+    if not numbers or len(entry) not in (4, 5):
         raise InputError(
-            f"{where}: expected [x1, y1, x2, y2], a score behind it or null, "
-            f"got {json.dumps(entry)[:80]}"
+            f"{where}: expected [x1, y1, x2, y2], a score behind it or null, got {got}"
         )
-    try:
-        box = Box(*map(float, entry), *([1.0] if len(entry) == 4 else []))
-    except OverflowError:  # an integer beyond what a float can hold
-        box = Box(*[math.inf] * 5)
-    if not all(map(math.isfinite, box)):
+    if not all(map(math.isfinite, entry)):
         raise InputError(f"{where}: its numbers must be finite")
+    box = Box(*entry[:4], *(entry[4:] or [1.0]))
     if box.x2 <= box.x1 or box.y2 <= box.y1:
-        raise InputError(
-            f"{where}: x2 must be above x1 and y2 above y1, got {json.dumps(entry)[:80]}"
-        )
+        raise InputError(f"{where}: x2 must be above x1 and y2 above y1, got {got}")
     return [box]
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

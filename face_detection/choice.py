@@ -2,19 +2,28 @@
 
 The video is looked through once before anything is generated: every k-th frame is searched, faces
 are linked to tracks inside each shot, one track is chosen, the frames between are interpolated.
-Only boxes are kept, so memory does not grow with the pixels.
+Only boxes are kept, so memory does not grow with the pixels. With --cache they are kept beside the
+video, too: `<video>.faces.json` holds one record, which serves only the same content, detector and
+settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from face_detection.base import Box
-from face_detection.shots import ShotCuts, overlap
+from face_detection.shots import ShotCuts, area, overlap
+from face_detection.track import batched
+from media.files import digest, write_json
 
+SUFFIX = ".faces.json"
 MIN_IOU = 0.3  # of one face in two searched frames
 FILL = 12  # frames (half a second at 25 fps) for which a lost face is still interpolated
 REJOIN_IOU = 0.1  # of a track's end and the beginning of the one that continues it
@@ -24,12 +33,13 @@ MAX_BATCH_BYTES = 2**26  # of frames that wait for the detector
 @dataclass
 class Detections:
     """What the detector found. count: frames of the video; cuts: first frames of new shots;
-    boxes: every face of each frame that was searched.
+    boxes: every face of each frame that was searched; size: height and width of the frames.
     """
 
     count: int = 0
     cuts: list[int] = field(default_factory=list)
     boxes: dict[int, list[Box]] = field(default_factory=dict)
+    size: tuple[int, int] = (0, 0)
 
 
 Track = dict[int, Box]  # frame -> box, in order
@@ -43,41 +53,35 @@ def detect_faces(
     find_cuts: bool = True,
 ) -> Detections:
     """Search every `every`-th frame (uint8 BGR (H, W, 3)) of each shot, its last one too."""
-    found, waiting, previous = Detections(), [], None
-    shots = ShotCuts() if find_cuts else None
-    due, looked = 0, -1
+    found, shots, frames = Detections(), ShotCuts(), iter(frames)
 
-    def search() -> None:
-        for (index, _), boxes in zip(
-            waiting, detector.detect(np.stack([frame for _, frame in waiting])), strict=True
-        ):
-            found.boxes[index] = boxes
-        waiting.clear()
+    def searched() -> Iterator[tuple[int, np.ndarray]]:
+        due, looked, previous = 0, -1, None
+        for index, frame in enumerate(itertools.chain(first, frames)):
+            if find_cuts and shots.feed(index, frame):
+                found.cuts.append(index)
+                due = index
+                if looked != index - 1:  # where the old shot's last face is, none behind can tell
+                    yield index - 1, previous
+            if index == due:
+                yield index, frame
+                looked, due = index, index + every
+            previous, found.count = frame, index + 1
+        if looked != found.count - 1:
+            yield found.count - 1, previous
 
-    for index, frame in enumerate(frames):
-        if shots is not None and shots.feed(index, frame) and index:
-            found.cuts.append(index)
-            if looked != index - 1:  # where the old shot's last face is, no frame behind can tell
-                waiting.append((index - 1, previous))
-            due = index
-        if index == due:
-            waiting.append((index, frame))
-            looked, due = index, index + every
-        previous, found.count = frame, index + 1
-        if len(waiting) >= min(batch_size, max(1, MAX_BATCH_BYTES // frame.nbytes)):
-            search()
-    if found.count and looked != found.count - 1:
-        waiting.append((found.count - 1, previous))
-    if waiting:
-        search()
+    first = list(itertools.islice(frames, 1))
+    for frame in first:
+        found.size = frame.shape[:2]
+        batch_size = min(batch_size, max(1, MAX_BATCH_BYTES // frame.nbytes))
+    for batch in batched(searched(), batch_size):
+        indices, seen = zip(*batch, strict=True)
+        found.boxes.update(zip(indices, detector.detect(np.stack(seen)), strict=True))
     return found
 
 
 def choose_boxes(
-    found: Detections,
-    face_index: int = 0,
-    target: Sequence[float] | None = None,
-    fill: int = FILL,
+    found: Detections, face_index: int = 0, target: Sequence[float] | None = None, fill: int = FILL
 ) -> list[Box | None]:
     """The box of the face that is meant in every frame, None where it is not to be seen.
 
@@ -87,23 +91,16 @@ def choose_boxes(
     """
     boxes: list[Box | None] = [None] * found.count
     edges = [0, *found.cuts, found.count]
-    step = _search_step(found)
+    step = max(np.diff(sorted(found.boxes)), default=1)  # between two searched frames, at most
     for first, last in zip(edges, edges[1:], strict=False):
         tracks = link_tracks(found, first, last, max(fill, step))
         if target is not None:
             tracks.sort(key=lambda track: _distance(track, target))
-        chosen = tracks[0 if target is not None else face_index :][:1]
-        for track in chosen:
-            joined = rejoin(track, tracks)
-            for index, box in _interpolated(joined, max(fill + 1, step)):
+            face_index = 0
+        for track in tracks[face_index:][:1]:
+            for index, box in _interpolated(rejoin(track, tracks), max(fill + 1, step)):
                 boxes[index] = box
     return boxes
-
-
-def _search_step(found: Detections) -> int:
-    """The largest distance between two searched frames."""
-    looked = sorted(found.boxes)
-    return max(np.diff(looked), default=1) if len(looked) > 1 else 1
 
 
 def link_tracks(found: Detections, first: int, last: int, gap: int) -> list[Track]:
@@ -134,23 +131,21 @@ def rejoin(track: Track, tracks: Sequence[Track]) -> Track:
     """`track` with those others that continue it: after a longer gap, in the same place."""
     joined = dict(track)
     for other in tracks:
-        if other is track:
-            continue
         start, end = next(iter(other)), next(reversed(other))
-        before = max((i for i in joined if i < start), default=None)
-        after = min((i for i in joined if i > end), default=None)
-        apart = not any(start <= i <= end for i in joined)
-        touches = any(
+        if any(start <= index <= end for index in joined):  # another face, or `track` itself
+            continue
+        before = max((index for index in joined if index < start), default=None)
+        after = min((index for index in joined if index > end), default=None)
+        if any(
             index is not None and overlap(joined[index], other[edge]) >= REJOIN_IOU
             for index, edge in ((before, start), (after, end))
-        )
-        if apart and touches:
+        ):
             joined.update(other)
     return dict(sorted(joined.items()))
 
 
 def _shown(track: Track) -> float:
-    return sum((box.x2 - box.x1) * (box.y2 - box.y1) * box.score for box in track.values())
+    return sum(area(box) * box.score for box in track.values())
 
 
 def _distance(track: Track, point: Sequence[float]) -> tuple[float, float]:
@@ -181,3 +176,41 @@ def faceless_spans(boxes: Sequence[object]) -> list[tuple[int, int]]:
     missing = np.flatnonzero([box is None for box in boxes])
     runs = np.split(missing, np.flatnonzero(np.diff(missing) != 1) + 1)
     return [(int(run[0]), int(run[-1])) for run in runs if len(run)]
+
+
+def cached_detections(
+    video: str, settings: dict, count: int, detect: Callable[[], Detections]
+) -> Detections:
+    """The detections in `video` by `settings` (JSON values), from the cache or made by `detect`.
+
+    count: frames that are needed; a record of the video's first frames alone serves no more than
+    those. A record that cannot be read is made anew; a folder that cannot be written to costs a
+    line on standard error, not the run.
+    """
+    key = {"sha256": digest(video), **json.loads(json.dumps(settings))}
+    path = video + SUFFIX
+    found = _read(path, key, count)
+    if found is None:
+        found = detect()
+        try:
+            write_json(path, {"key": key, "asked": count, **vars(found)})
+        except OSError as error:
+            print(f"faces not cached: {path} ({error.strerror})", file=sys.stderr)
+    return found
+
+
+def _read(path: str, key: dict, count: int) -> Detections | None:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        with open(path, encoding="utf-8") as file:
+            record = json.load(file)
+        # a record of fewer frames than were asked for holds the whole video
+        if record["key"] == key and (record["asked"] >= count or record["count"] < record["asked"]):
+            length = min(count, int(record["count"]))
+            boxes = {
+                int(index): [Box(*map(float, box)) for box in found]
+                for index, found in record["boxes"].items()
+                if int(index) < length
+            }
+            cuts, (height, width) = [int(c) for c in record["cuts"] if c < length], record["size"]
+            return Detections(length, cuts, boxes, (int(height), int(width)))
+    return None

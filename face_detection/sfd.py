@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from errors import InputError
-from face_detection.base import Box, as_batch, best_first
-from models.checkpoint import load_weights, read_checkpoint
-from models.pretrained import Weights
+from face_detection.base import Box, Detector, as_batch, best_first, shrunk
+
+if TYPE_CHECKING:
+    import torch
 
 CHANNEL_MEAN = (104.0, 117.0, 123.0)
 NMS_THRESHOLD = 0.3
@@ -26,7 +25,7 @@ CPU_PIXELS = 2**21  # of all frames in one forward pass on a CPU: about 1.5 GB o
 logger = logging.getLogger(__name__)
 
 
-class SFDDetector:
+class SFDDetector(Detector):
     """S3FD on one device; not shared among threads (make one per worker).
 
     weights: path of the S3FD weights, else they are looked for as the module says. threshold: boxes
@@ -36,6 +35,8 @@ class SFDDetector:
     """
 
     name = "sfd"
+    about = "the paper's, needs weights, searches frames as they are"
+    weights = ("s3fd_weights", "checkpoints/s3fd.pth")
 
     def __init__(
         self,
@@ -45,12 +46,13 @@ class SFDDetector:
         half: bool = False,
         max_side: int | None = None,
     ):
+        import torch
+
         self.device = _check_device(device)
         self.threshold, self.max_side = threshold, max_side
         self.network = load_network(find_weights(weights)).to(self.device)
-        self.dtype = torch.float32
+        self.dtype = torch.float16 if half else torch.float32
         if half:
-            self.dtype = torch.float16
             _halve(self.network)
 
     def detect(self, frames) -> list[list[Box]]:
@@ -59,10 +61,13 @@ class SFDDetector:
         As released, boxes may reach over the frame's edge. All frames are one batch on a GPU,
         halved until it fits in memory; on a CPU, where batches gain nothing, memory bounds it.
         """
+        import torch
+
         frames = as_batch(frames)
-        longest = max(frames.shape[1:3])
-        if self.max_side is not None and longest > self.max_side:
-            return self._detect_smaller(frames, self.max_side / longest)
+        if self.max_side is not None and max(frames.shape[1:3]) > self.max_side:
+            small, (x, *_), (y, *_) = zip(*(shrunk(f, self.max_side) for f in frames), strict=True)
+            found = self.detect(np.stack(small))
+            return [[Box(*np.divide(b, (x, y, x, y, 1)).tolist()) for b in f] for f in found]
         step = len(frames)
         if self.device.type == "cpu" and len(frames):
             step = max(1, CPU_PIXELS // (frames.shape[1] * frames.shape[2]))
@@ -81,25 +86,15 @@ class SFDDetector:
                 torch.cuda.empty_cache()
         return boxes
 
-    def _detect_smaller(self, frames: np.ndarray, scale: float) -> list[list[Box]]:
-        """What `detect` finds in the frames scaled down, in pixels of the frames as they are."""
-        height, width = frames.shape[1:3]
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        small = np.stack([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames])
-        x, y = width / size[0], height / size[1]
-        return [
-            [Box(b.x1 * x, b.y1 * y, b.x2 * x, b.y2 * y, b.score) for b in boxes]
-            for boxes in self.detect(small)
-        ]
-
     def _detect_batch(self, frames: np.ndarray) -> list[list[Box]]:
+        import torch
         from face_alignment.detection.sfd.bbox import nms
         from face_alignment.detection.sfd.detect import get_predictions
 
         outputs = self.network_outputs(prepare(frames, self.device))
         maps = []
         for conf, loc in zip(outputs[::2], outputs[1::2], strict=True):
-            score = F.softmax(conf, dim=1)
+            score = conf.softmax(dim=1)
             # The decoder walks through every cell above 0.05 of any frame. A box is never removed
             # by one that scores lower, so dropping those before NMS gives the released boxes too.
             maps += [torch.where(score > self.threshold, score, 0.0), loc]
@@ -110,14 +105,16 @@ class SFDDetector:
             boxes.append(best_first(found[nms(found, NMS_THRESHOLD)]))
         return boxes
 
-    @torch.no_grad()
     def network_outputs(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Prepared images (N, 3, H, W) -> 12 float32 maps, as the network gives them.
 
         Per stride 4, 8, 16, 32, 64, 128: class scores before the softmax (N, 2, h, w), background
         first, and box offsets (N, 4, h, w).
         """
-        outputs = [out.float() for out in self.network(images.to(self.device, self.dtype))]
+        import torch
+
+        with torch.no_grad():
+            outputs = [out.float() for out in self.network(images.to(self.device, self.dtype))]
         if self.dtype == torch.float16 and not all(bool(out.isfinite().all()) for out in outputs):
             logger.warning("S3FD overflows in half precision with these weights: float32 from here")
             self.dtype = torch.float32
@@ -145,19 +142,26 @@ def prepare(frames: np.ndarray, device: torch.device | str = "cpu") -> torch.Ten
 
     The mean is that of BGR channels, but the released detector subtracts it from RGB in this order.
     """
+    import torch
+
     images = torch.from_numpy(np.array(frames, order="C")).to(device)  # copied: may be read-only
     images = images.permute(0, 3, 1, 2).flip(1).float()  # (N, 3, H, W), RGB
     images -= torch.tensor(CHANNEL_MEAN, device=device).view(1, 3, 1, 1)
     short_y, short_x = (max(0, SMALLEST_SIDE - side) for side in images.shape[2:])
-    return F.pad(images, (0, short_x, 0, short_y)) if short_x or short_y else images
+    if short_x or short_y:
+        images = torch.nn.functional.pad(images, (0, short_x, 0, short_y))
+    return images
 
 
 def find_weights(weights: str | None = None) -> str:
     """The S3FD weights file; InputError saying what to put where if none can be had."""
     from face_alignment.detection.sfd.sfd_detector import models_urls
 
+    from models.pretrained import Weights
+
+    flag, place = SFDDetector.weights
     return Weights(
-        "S3FD", models_urls["s3fd"], "--s3fd_weights", local="s3fd.pth",
+        "S3FD", models_urls["s3fd"], f"--{flag}", local=Path(place).name,
         instead="use --detector centerface, which needs no download",
     ).find(weights)  # fmt: skip
 
@@ -168,6 +172,8 @@ def load_network(path: str | Path) -> torch.nn.Module:
     InputError, in one line, for a file that is damaged, of another model or would run code.
     """
     from face_alignment.detection.sfd.net_s3fd import s3fd
+
+    from models.checkpoint import load_weights, read_checkpoint
 
     network = s3fd()
     try:
@@ -180,6 +186,8 @@ def load_network(path: str | Path) -> torch.nn.Module:
 
 
 def _check_device(device: str | torch.device) -> torch.device:
+    import torch
+
     try:
         device = torch.device(device)
     except RuntimeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -17,41 +18,17 @@ class NoFace(InputError):
     """No face in a frame that needs one."""
 
 
-class BoxSmoother:
-    """The released smoothing as a stream: box i becomes the mean of boxes i..i+4.
+def smooth_boxes(boxes: Sequence[Sequence[int]]) -> list[BoxTuple]:
+    """The released smoothing: box i becomes the mean of boxes i..i+4, truncated to integers.
 
     Where fewer than four follow, it becomes the mean of the last five, by then partly smoothed.
-    Means are truncated to integers, as in the released integer array. `feed` gives boxes back
-    four frames late, `flush` the rest.
     """
-
-    def __init__(self) -> None:
-        self._boxes: list[np.ndarray] = []  # smoothed ones first, then those still waiting
-        self._done = 0  # how many of them are smoothed
-
-    def feed(self, box: Sequence[int]) -> list[BoxTuple]:
-        self._boxes.append(np.asarray(box, int))
-        if len(self._boxes) - self._done < SMOOTHING:
-            return []
-        smoothed = [self._smooth(self._boxes[self._done : self._done + SMOOTHING])]
-        surplus = len(self._boxes) - SMOOTHING  # flush needs the last five only
-        del self._boxes[: max(0, surplus)]
-        self._done -= max(0, surplus)
-        return smoothed
-
-    def flush(self) -> list[BoxTuple]:
-        smoothed = []
-        while self._done < len(self._boxes):
-            # for fewer than five boxes in all the start is negative, as in the released slice
-            smoothed.append(self._smooth(self._boxes[len(self._boxes) - SMOOTHING :]))
-        self._boxes, self._done = [], 0
-        return smoothed
-
-    def _smooth(self, boxes: list[np.ndarray]) -> BoxTuple:
-        mean = np.mean(boxes, axis=0).astype(int)
-        self._boxes[self._done] = mean
-        self._done += 1
-        return tuple(int(side) for side in mean)
+    boxes = np.array(boxes, int)  # (N, 4)
+    for index in range(len(boxes)):
+        # for fewer than five boxes in all the start is negative, as in the released slice
+        first = min(index, len(boxes) - SMOOTHING)
+        boxes[index] = np.mean(boxes[first : first + SMOOTHING], axis=0)
+    return [tuple(box) for box in boxes.tolist()]
 
 
 def padded_box(
@@ -79,13 +56,8 @@ def track_faces(
 
 def batched(items: Iterable, size: int) -> Iterator[list]:
     """Lists of `size` consecutive items; the last may be shorter."""
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    items = iter(items)
+    while batch := list(itertools.islice(items, size)):
         yield batch
 
 
@@ -110,7 +82,6 @@ def checked_box(box: Sequence[int], height: int, width: int) -> BoxTuple:
 
 def face_frames(
     face: str,
-    image: bool,
     resize_factor: int = 1,
     rotate: bool = False,
     crop: Sequence[int] = (0, -1, 0, -1),
@@ -125,10 +96,10 @@ def face_frames(
     """
     import cv2
 
-    from media.picture import read_image
+    from media.picture import is_image, read_image
     from media.read import iter_frames, probe
 
-    if image:
+    if is_image(face):
         frames = iter([read_image(face)])
     else:
         # by timestamp, so that a variable rate keeps its timing; a constant one comes through as is

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from face_detection.base import Box, Detector, as_batch
+from face_detection.base import Box, Detector, as_batch, shrunk
 from face_detection.shots import ShotCuts, overlap
 
 AROUND = 2.2  # sides of the surroundings over the face's longer one
@@ -43,7 +43,7 @@ class TrackedDetector:
             # the same network draws a face's box a little otherwise where it sees it smaller
             near = [self._moved(frame, box) for box in found[:MAX_FACES]]
             self._offsets = [
-                _relative(box, other) if other else None
+                other and np.subtract(box[:4], other[:4]) / _sides(other)
                 for box, other in zip(found, near, strict=False)
             ]
         self._known = found
@@ -56,26 +56,21 @@ class TrackedDetector:
             box = None if offset is None else self._moved(frame, known)
             if box is None or any(overlap(box, other) > SAME for other in found):
                 return None
-            x, y = (box.x2 - box.x1) * offset[::2], (box.y2 - box.y1) * offset[1::2]
-            found.append(Box(box.x1 + x[0], box.y1 + y[0], box.x2 + x[1], box.y2 + y[1], box.score))
+            found.append(Box(*(box[:4] + offset * _sides(box)).tolist(), box.score))
         return found
 
     def _moved(self, frame: np.ndarray, known: Box) -> Box | None:
-        import cv2
-
         height, width = frame.shape[:2]
         half = AROUND / 2 * max(known.x2 - known.x1, known.y2 - known.y1)
         x, y = (known.x1 + known.x2) / 2, (known.y1 + known.y2) / 2
         left, top = max(0, int(x - half)), max(0, int(y - half))
         right, bottom = min(width, int(x + half) + 1), min(height, int(y + half) + 1)
-        whole = min(1.0, getattr(self._detector, "max_side", SIDE) / max(height, width))
-        scale = min(whole, SIDE / max(right - left, bottom - top))
-        size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
-        small = cv2.resize(frame[top:bottom, left:right], size, interpolation=cv2.INTER_AREA)
+        whole = min(1.0, (self._detector.max_side or np.inf) / max(height, width))
+        side = min(SIDE, whole * max(right - left, bottom - top))
+        small, sx, sy = shrunk(frame[top:bottom, left:right], side)
         (boxes,) = self._detector.detect(small[None])
-        sx, sy = (right - left) / size[0], (bottom - top) / size[1]
         moved = [
-            Box(b.x1 * sx + left, b.y1 * sy + top, b.x2 * sx + left, b.y2 * sy + top, b.score)
+            Box(b.x1 / sx + left, b.y1 / sy + top, b.x2 / sx + left, b.y2 / sy + top, b.score)
             for b in boxes
         ]
         box = max(moved, key=lambda b: overlap(b, known), default=None)
@@ -90,7 +85,6 @@ class TrackedDetector:
         return box if inside else None
 
 
-def _relative(box: Box, other: Box) -> np.ndarray:
-    """How far the corners of `box` lie from those of `other`, in sides of the latter: (4,)."""
-    width, height = other.x2 - other.x1, other.y2 - other.y1
-    return (np.array(box[:4]) - other[:4]) / (width, height, width, height)
+def _sides(box: Box) -> np.ndarray:
+    """Its width and height, for each corner: (4,)."""
+    return np.tile((box.x2 - box.x1, box.y2 - box.y1), 2)

@@ -20,7 +20,7 @@ import numpy as np
 from backends.api import NAMES
 from backends.base import Backend
 from errors import InputError, require_file
-from face_detection import DETECTORS
+from face_detection import DETECTORS, create_detector
 from face_detection.arguments import add_detector_arguments, detector_options
 from lipsync.options import Options, positive
 from models.shipped import SAMPLE_FACE, SAMPLE_VOICE
@@ -52,9 +52,9 @@ class LipSync:
 
     checkpoint: generator weights, released or trained here, or a network exported of them (.onnx,
     .xml). backend: see backends/api.py; int8: its network in 8 bits (OpenVINO), calibrated once,
-    checked on every face. detector: "centerface" (embedded), "sfd" (the paper's) or "boxes";
-    detector_options go to create_detector. cache_dir: where converted networks are kept: "user",
-    the user's cache folder, another, or "none". Raises InputError where a file cannot be used.
+    checked on every face. detector: one of face_detection.DETECTORS; detector_options go to
+    create_detector. cache_dir: where converted networks are kept: "user", the user's cache folder,
+    another, or "none". Raises InputError where a file cannot be used.
     """
 
     def __init__(
@@ -89,8 +89,6 @@ class LipSync:
     def detector(self) -> object:
         """Created when first used: a run with --box needs none."""
         if self._detector is None:
-            from face_detection import create_detector
-
             self._detector = create_detector(
                 self._detector_name, str(self.device), **self._detector_options
             )
@@ -120,8 +118,8 @@ class LipSync:
         def finder() -> object:
             from face_detection.tracked import TrackedDetector
 
-            tracked = key.get("tracked")
-            return TrackedDetector(self.detector, tracked) if tracked else self.detector
+            every = key.get("tracked")
+            return TrackedDetector(self.detector, every) if every else self.detector
 
         source = find_source(face, opts, count, finder, key, report)
         source.reference = find_reference(source, self.img_size, self._picture_detector)
@@ -138,8 +136,6 @@ class LipSync:
         """For a picture other than the face that is driven, of which "boxes" knows nothing."""
         if self._detector_name != "boxes":
             return self.detector
-        from face_detection import create_detector
-
         return create_detector(DEFAULT_DETECTOR, str(self.device))
 
     def run(
@@ -155,25 +151,12 @@ class LipSync:
         """
         from tqdm import tqdm
 
-        from audio import speech_chunks
-        from lipsync.source import source_fps
-        from media.files import keep_inputs
-        from media.read import audio_format, iter_audio, load_audio
+        from media.read import audio_format, iter_audio
         from media.write import SYNTHETIC, VideoWriter
 
-        opts = Options(**options).resolved()
-        require_file(face, "face")
-        require_file(audio, "audio")
-        keep_inputs(outfile, face, audio, opts.reference, *self.files)
-        fps = source_fps(face, opts)
-        shown = os.path.samefile(face, audio)  # else the audio's own picture is not seen
-        wav = load_audio(audio, picture=shown)
-        if np.abs(wav).max() < SILENT and opts.reference == "same" and not opts.faithful:
-            logger.warning("%s is silent: the lips rest, by --reference rest", audio)
-            opts = replace(opts, reference="rest")
-        chunks = speech_chunks(wav, fps, opts.faithful, opts.drop_last, opts.silence_gate)
+        opts, fps, chunks = self.listen(face, audio, outfile, options)
         rate, channels = audio_format(audio)
-        sound = iter_audio(audio, rate, min(2, channels), picture=shown)
+        sound = iter_audio(audio, rate, min(2, channels), picture=os.path.samefile(face, audio))
         tail = "keep" if opts.faithful else "match"
         summary = Summary(outfile, fps=fps)
         with contextlib.ExitStack() as stack:
@@ -184,17 +167,41 @@ class LipSync:
             summary.faceless = source.faceless(len(chunks))
             for first, last in summary.faceless if opts.progress else ():
                 print(f"no face in frames {first}..{last}: left as they are", file=sys.stderr)
-            total, quiet = len(source.order(len(chunks))), not sys.stderr.isatty()
+            total = len(source.order(len(chunks)))
+            hidden = not (opts.progress and sys.stderr.isatty())
             frames = stack.enter_context(contextlib.closing(self.frames(source, chunks)))
-            disable = quiet or not opts.progress
             if report:
                 report("lips", 0, total)
-            for frame in tqdm(frames, "lips", total, unit="frame", disable=disable):
+            for frame in tqdm(frames, "lips", total, unit="frame", disable=hidden):
                 writer.write(frame)
                 summary.frames += 1
                 if report:
                     report("lips", summary.frames, total)
         return summary
+
+    def listen(
+        self, face: str, audio: str, outfile: str, options: dict
+    ) -> tuple[Options, float, list[np.ndarray]]:
+        """The options, the output's frames a second and a mel window (80, 16) for each frame.
+        InputError where a file is not there, or `outfile` would replace one.
+        """
+        from audio import speech_chunks
+        from lipsync.source import source_fps
+        from media.files import keep_inputs
+        from media.read import load_audio
+
+        opts = Options(**options).resolved()
+        require_file(face, "face")
+        require_file(audio, "audio")
+        keep_inputs(outfile, face, audio, opts.reference, *self.files)
+        fps = source_fps(face, opts)
+        # where it is not the face's file its own picture is not seen
+        wav = load_audio(audio, picture=os.path.samefile(face, audio))
+        if np.abs(wav).max() < SILENT and opts.reference == "same" and not opts.faithful:
+            logger.warning("%s is silent: the lips rest, by --reference rest", audio)
+            opts = replace(opts, reference="rest")
+        chunks = speech_chunks(wav, fps, opts.faithful, opts.drop_last, opts.silence_gate)
+        return opts, fps, chunks
 
     def frames(
         self, source, chunks: Sequence[np.ndarray], picks: Sequence[int] | None = None
@@ -204,34 +211,27 @@ class LipSync:
         picks: only the frames with these numbers; no other goes through the network. Decoding, the
         network, and what the caller does with the frames run at the same time.
         """
-        from lipsync.colour import ColorMatch
+        from face_detection.track import batched
         from lipsync.enhance import enhanced
-        from lipsync.mark import draw_mark
-        from lipsync.paste import paste_face
         from media.streams import ahead
 
         opts = source.opts
-        colour = ColorMatch() if opts.match_color else None
-        backend = self.backend or self.int8_of(source, chunks)
+        painter = Painter(source, self.backend or self.int8_of(source, chunks))
         with contextlib.ExitStack() as stack:
-            first, shown = _peek(source.frames(len(chunks), picks))
+            shown = source.frames(len(chunks), picks)
+            first = next(shown)
             chunks = chunks if picks is None else [chunks[index] for index in picks]
             size = self._batch_size(first[0], opts)
-            shown = stack.enter_context(ahead(shown, size))
+            shown = stack.enter_context(ahead(itertools.chain([first], shown), size))
             # a generator's own stage: its items are lists, one a batch
-            made = self._generated(zip(shown, chunks, strict=False), size, source, backend)
+            batches = batched(zip(shown, chunks, strict=False), size)
+            made = map(painter.faces, batches)
             if opts.enhance:
-                made = enhanced(
-                    itertools.chain.from_iterable(made), opts.enhance, opts.enhance_size
-                )
-                made = ([item] for item in made)
+                faces = itertools.chain.from_iterable(made)
+                made = ([item] for item in enhanced(faces, opts.enhance, opts.enhance_size))
             for batch in stack.enter_context(ahead(made, 1)):
                 for (frame, box), face in batch:
-                    if face is not None:
-                        paste_face(frame, face, box, opts.paste, opts.mask, colour)
-                    if opts.mark:
-                        draw_mark(frame, opts.mark)
-                    yield frame
+                    yield painter.paste(frame, box, face)
 
     def draws_int8(self, live: bool) -> bool:
         """Whether in 8 bits: as asked, or live with --backend auto where such a network is kept."""
@@ -274,39 +274,58 @@ class LipSync:
         asked = opts.wav2lip_batch_size * 96**2 // self.img_size**2
         return max(1, min(asked, BATCH_BYTES // frame.nbytes))
 
-    def _generated(self, shown: Iterator, size: int, source, backend) -> Iterator[list]:
-        """Batches of ((frame, box), its new face (S, S, 3) or None)."""
-        from face_detection.track import batched, crop_face
 
-        features = None
-        for batch in batched(shown, size):
-            found = [(frame, box, mel) for (frame, box), mel in batch if box is not None]
-            faces = iter(())
-            if found:
-                mels = np.stack([mel for *_, mel in found])  # (N, 80, 16)
-                if source.still:
-                    if features is None:
-                        frame, box, _ = found[0]
-                        crop = crop_face(frame, box, self.img_size)
-                        features = backend.prepare(crop, source.reference)
-                    faces = iter(backend.generate_still(features, mels))
-                else:
-                    crops = [crop_face(frame, box, self.img_size) for frame, box, _ in found]
-                    faces = iter(backend.generate(np.stack(crops), mels, source.reference))
-            yield [(item, None if item[1] is None else next(faces)) for item, _ in batch]
+class Painter:
+    """Draws the new faces of a FaceSource with a back end, and puts them into its frames."""
+
+    def __init__(self, source, backend: Backend) -> None:
+        from lipsync.paste import ColorMatch
+
+        self.backend, self._source = backend, source
+        self._colour = ColorMatch() if source.opts.match_color else None
+        self._features: object = None  # of a still face, found once
+
+    def faces(self, batch: Sequence[tuple]) -> list[tuple]:
+        """((frame, box), new face (S, S, 3) or None where there is no box) of each of a batch of
+        ((frame, box), mel window (80, 16)).
+        """
+        found = [(*item, mel) for item, mel in batch if item[1] is not None]
+        faces = iter(self._draw(*zip(*found, strict=True)) if found else ())
+        return [(item, None if item[1] is None else next(faces)) for item, _ in batch]
+
+    def _draw(self, frames: Sequence, boxes: Sequence, mels: Sequence) -> np.ndarray:
+        from face_detection.track import crop_face
+
+        backend, reference, mels = self.backend, self._source.reference, np.stack(mels)
+        if self._source.still:
+            if self._features is None:
+                crop = crop_face(frames[0], boxes[0], backend.img_size)
+                self._features = backend.prepare(crop, reference)
+            return backend.generate_still(self._features, mels)
+        crops = [crop_face(*at, backend.img_size) for at in zip(frames, boxes, strict=True)]
+        return backend.generate(np.stack(crops), mels, reference)
+
+    def paste(self, frame: np.ndarray, box, face: np.ndarray | None) -> np.ndarray:
+        """The frame, in which its new face and its mark are put."""
+        from lipsync.mark import draw_mark
+        from lipsync.paste import paste_face
+
+        opts = self._source.opts
+        if face is not None:
+            paste_face(frame, face, box, opts.paste, opts.mask, self._colour)
+        if opts.mark:
+            draw_mark(frame, opts.mark)
+        return frame
 
 
-def sample_speech(fps: float, seconds: float = 4.0) -> list[np.ndarray]:
-    """Mel windows of the voice in samples/, one a video frame."""
+def sample_speech(
+    fps: float, path: str | os.PathLike = SAMPLE_VOICE, seconds: float = 4.0
+) -> list[np.ndarray]:
+    """Mel windows, one a video frame, of the beginning of a voice: of the one in samples/."""
     from audio import speech_chunks
     from media.read import load_audio
 
-    return speech_chunks(load_audio(SAMPLE_VOICE)[: round(16000 * seconds)], fps, faithful=False)
-
-
-def _peek(items: Iterator) -> tuple:
-    first = next(items)
-    return first, itertools.chain([first], items)
+    return speech_chunks(load_audio(path)[: round(16000 * seconds)], fps, faithful=False)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -326,7 +345,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="where converted networks are kept; none: nowhere; default: the user's cache folder")
     add_detector_arguments(parser, DETECTORS)
     add("--det_size", type=positive,
-        help="search frames scaled down to this longer side; default 480 (sfd: as they are)")
+        help="search frames scaled down to this longer side; default: the detector's own")
     add("--boxes", help="JSON with known boxes, for --detector boxes")
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import select
 import shlex
 import signal
@@ -25,6 +24,7 @@ from typing import IO
 import numpy as np
 
 from errors import InputError
+from media.streams import ahead
 
 PATIENCE = 5  # seconds for a command that has closed its output to end
 HOLD = 64  # faces that a command may take before its first answer
@@ -47,41 +47,32 @@ def enhanced(items: Iterable[tuple], command: str, size: int) -> Iterator[tuple]
             )  # fmt: skip
         except (OSError, IndexError, ValueError) as error:
             raise InputError(f"--enhance cannot be started: {command!r} ({error})") from error
-        sent: queue.Queue = queue.Queue(2 * HOLD)  # (what, has a face, mask), a fault, or None
         starved = threading.Event()  # it has taken all faces that there are so far
-        feeder = threading.Thread(
-            target=_feed, args=(items, process, size, sent, starved), name="enhance", daemon=True
-        )
-        feeder.start()
-        try:
-            while (item := sent.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                what, has_face, mask = item
-                data = _read(process.stdout, size * size * 3, starved)
-                if data is None:
-                    how = f"gave no face for {SILENCE} s (it may hold back {HOLD} at most)"
-                    raise _fault(how, complaints, command)
-                if len(data) < size * size * 3:
-                    raise _fault(_end(process), complaints, command)
-                answer = np.frombuffer(data, np.uint8).reshape(size, size, 3)
-                if mask is not None:
-                    answer = np.dstack([answer, mask])
-                yield what, answer if has_face else None
-        finally:
-            with contextlib.suppress(ProcessLookupError):  # frees a feeder that writes to it
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            while feeder.is_alive():  # frees one that waits for room
-                with contextlib.suppress(queue.Empty):
-                    sent.get(timeout=0.05)
-            process.stdout.close()
+        fed = _fed(items, process, size, starved)
+        with ahead(fed, 2 * HOLD) as sent:
+            try:
+                for what, has_face, mask in sent:
+                    data = _read(process.stdout, size * size * 3, starved)
+                    if data is None:
+                        how = f"gave no face for {SILENCE} s (it may hold back {HOLD} at most)"
+                        raise _fault(how, complaints, command)
+                    if len(data) < size * size * 3:
+                        raise _fault(_end(process), complaints, command)
+                    answer = np.frombuffer(data, np.uint8).reshape(size, size, 3)
+                    if mask is not None:
+                        answer = np.dstack([answer, mask])
+                    yield what, answer if has_face else None
+            finally:
+                with contextlib.suppress(ProcessLookupError):  # frees what feeds it
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                process.stdout.close()
 
 
-def _feed(
-    items: Iterable[tuple], process: subprocess.Popen, size: int, sent: queue.Queue,
-    starved: threading.Event,
-) -> None:  # fmt: skip
+def _fed(
+    items: Iterable[tuple], process: subprocess.Popen, size: int, starved: threading.Event
+) -> Iterator[tuple]:
+    """(what, has a face, mask) of each item, whose face then goes into the command."""
     import cv2
 
     pipe, shown = process.stdin, np.zeros((size, size, 3), np.uint8)
@@ -89,11 +80,9 @@ def _feed(
         starved.set()
         for what, face in items:
             starved.clear()
-            if process.returncode is not None:  # nobody waits for more
-                break
             scaled = None if face is None else cv2.resize(face, (size, size))
             mask = scaled[..., 3] if scaled is not None and scaled.shape[2] == 4 else None
-            sent.put((what, face is not None, mask))
+            yield what, face is not None, mask
             if scaled is not None:
                 shown = np.ascontiguousarray(scaled[..., :3])
             # where there is none the last one goes again: else a command that holds faces back
@@ -101,12 +90,8 @@ def _feed(
             pipe.write(shown.tobytes())
             starved.set()
         starved.clear()
-        pipe.close()
-        sent.put(None)
     except BrokenPipeError:  # the command has ended: its reader finds out, or is the cause
-        sent.put(None)
-    except BaseException as error:  # raised again where the items are used
-        sent.put(error)
+        pass
     finally:
         with contextlib.suppress(BrokenPipeError):
             pipe.close()

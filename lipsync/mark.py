@@ -23,8 +23,8 @@ def draw_mark(frame: np.ndarray, text: str) -> None:
     region[:] = np.rint(region * (1 - cover) + 255 * light).astype(np.uint8)
 
 
-def check_mark(text: str) -> None:
-    """InputError where the text has nothing to see, or signs that the font does not have."""
+def check_mark(text: str) -> str:
+    """The text; InputError where it has nothing to see, or signs that the font does not have."""
     from matplotlib.ft2font import FT2Font
 
     if not text.strip():
@@ -33,6 +33,7 @@ def check_mark(text: str) -> None:
     missing = "".join(dict.fromkeys(sign for sign in text if ord(sign) not in known))
     if missing:
         raise InputError(f"the mark's font, DejaVu Sans, has no {missing!r}: use other letters")
+    return text
 
 
 def _font_path() -> str:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from errors import InputError
+from lipsync.mark import check_mark
 
+# What the words for a switch mean, on the command line and in a manifest
+SWITCHES = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+PASTES = ("feather", "hard", "poisson")
+MASKS = ("face", "lower")
 PADS = ("loop", "bounce", "hold", "trim", "stretch")
 REFERENCES = ("same", "first", "rest")  # and any picture's path
 REFERENCE = "same"  # the default: as released
@@ -65,13 +72,11 @@ class Options:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of Options."""
-    from lipsync.paste import MASKS, PASTES
-
     # fmt: off
     add = parser.add_argument_group("video").add_argument
     # the released program takes `--static True`
-    add("--static", type=boolean, nargs="?", const=True, default=False,
-        help="use the first video frame only")
+    add("--static", type=str.lower, nargs="?", choices=SWITCHES, const="true",
+        default="false", metavar="true|false", help="use the first video frame only")
     add("--fps", type=float,
         help="frames a second; default 25 for a picture, for a video its own rate")
     add("--resize_factor", type=positive, default=1, help="divide both sides of the video by this")
@@ -116,7 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--enhance", metavar="COMMAND",
         help="an external restorer for the faces; see lipsync/enhance.py")
     add("--enhance_size", type=positive, default=512, help="side of the faces that it gets")
-    add("--mark", metavar="TEXT", type=mark_text,
+    add("--mark", metavar="TEXT", type=check_mark,
         help='a small text in the lower right corner of every frame, e.g. "AI generated"; what the '
         "video is stands in its metadata in any case")
     add("--wav2lip_batch_size", type=positive, default=128)
@@ -128,19 +133,51 @@ def options_from(args: argparse.Namespace) -> dict:
     names = [name for name in Options.__dataclass_fields__ if hasattr(args, name)]
     options = {name: getattr(args, name) for name in names}
     options["box"] = None if args.box[0] == -1 else tuple(args.box)
+    options["static"] = SWITCHES[args.static]
     return options
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+class FlagParser(argparse.ArgumentParser):
+    """The flags of Options for the cells of a table or the fields of a page: a fault is an
+    InputError.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(prog="", add_help=False, allow_abbrev=False)
+        add_arguments(self)
+
+    def error(self, message: str) -> None:
+        raise InputError(message)
+
+    def value(self, name: str, text: str) -> object:
+        """The option that the flag --`name` makes of a text, and no other, whatever it says."""
+        default = self.get_default(name)
+        if isinstance(default, bool):
+            if text.lower() not in SWITCHES:
+                raise InputError("neither true nor false")
+            return SWITCHES[text.lower()]
+        argv = [f"--{name}", *text.split()] if isinstance(default, list) else [f"--{name}={text}"]
+        return options_from(self.parse_args(argv))[name]
 
 
-def natural(text: str) -> int:
-    """A whole number of at least 0, for argparse."""
-    return 0 if text == "0" else positive(text)
+def _number(kind: type, valid: Callable[[float], bool], words: str) -> Callable[[str], float]:
+    """What argparse makes of a text: a `valid` number, described by `words`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not valid(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {words}")
+        return value
+
+    return parse
+
+
+positive = _number(int, lambda value: value >= 1, "whole number of at least 1")
+natural = _number(int, lambda value: value >= 0, "whole number of at least 0")
+seconds = _number(float, lambda value: 0 < value < math.inf, "number of seconds above 0")
 
 
 def point(text: str) -> tuple[float, float]:
@@ -150,32 +187,3 @@ def point(text: str) -> tuple[float, float]:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a point: x,y") from error
     return x, y
-
-
-def seconds(text: str) -> float:
-    """A number above 0, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def mark_text(text: str) -> str:
-    """A text that can be drawn, for argparse."""
-    from lipsync.mark import check_mark
-
-    try:
-        check_mark(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
-
-
-def boolean(text: str) -> bool:
-    """ "true" or "false", for argparse."""
-    if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text.lower() in ("true", "1", "yes")

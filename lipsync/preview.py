@@ -7,9 +7,9 @@ import os
 
 import numpy as np
 
-from errors import InputError, require_file
-from lipsync.options import Options
-from media.files import keep_inputs, replacing
+from errors import InputError
+from face_detection.track import batched
+from media.files import replacing
 
 SHEET_WIDTH = 1920  # pixels, at most
 
@@ -23,49 +23,25 @@ def write_preview(lipsync, face: str, audio: str, outfile: str, count: int, opti
     """
     import cv2
 
-    from audio import speech_chunks
-    from lipsync.source import source_fps
-    from media.read import load_audio
-
     path = os.path.splitext(outfile)[0] + ".png"
-    opts = Options(**options).resolved()
-    keep_inputs(path, face, audio, opts.reference, *lipsync.files)
-    require_file(face, "face")
-    require_file(audio, "audio")
-    fps = source_fps(face, opts)
-    wav = load_audio(audio, picture=os.path.samefile(face, audio))
-    chunks = speech_chunks(wav, fps, opts.faithful, opts.drop_last, opts.silence_gate)
+    opts, _, chunks = lipsync.listen(face, audio, path, options)
     source = lipsync.find(face, opts, len(chunks))
     last = len(source.order(len(chunks))) - 1
     picks = np.unique(np.linspace(0, last, count).round().astype(int))
     columns = math.ceil(math.sqrt(len(picks)))
-    shown = [
-        _scaled(frame, SHEET_WIDTH // columns) for frame in lipsync.frames(source, chunks, picks)
-    ]
+
+    def scaled(frame: np.ndarray) -> np.ndarray:
+        width = min(frame.shape[1], SHEET_WIDTH // columns)
+        height = max(1, round(frame.shape[0] * width / frame.shape[1]))
+        return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+
+    shown = [scaled(frame) for frame in lipsync.frames(source, chunks, picks)]
+    shown += [np.zeros_like(shown[0])] * (-len(shown) % columns)
+    sheet = np.vstack([np.hstack(row) for row in batched(shown, columns)])
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         with replacing(path, "wb") as file:
-            file.write(cv2.imencode(".png", _sheet(shown, columns))[1])
+            file.write(cv2.imencode(".png", sheet)[1])
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     return path
-
-
-def _scaled(frame: np.ndarray, width: int) -> np.ndarray:
-    """No wider than `width`."""
-    import cv2
-
-    if frame.shape[1] <= width:
-        return frame
-    height = max(1, round(frame.shape[0] * width / frame.shape[1]))
-    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def _sheet(frames: list[np.ndarray], columns: int) -> np.ndarray:
-    """Frames (H, W, 3) of one size side by side, black where the last row has none."""
-    rows = math.ceil(len(frames) / columns)
-    cells = np.zeros((rows * columns, *frames[0].shape), np.uint8)
-    cells[: len(frames)] = frames
-    height, width = frames[0].shape[:2]
-    cells = cells.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
-    return cells.reshape(rows * height, columns * width, 3)

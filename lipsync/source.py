@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from errors import InputError
-from face_detection.choice import FILL, Detections, choose_boxes, detect_faces, faceless_spans
-from face_detection.track import BoxSmoother, BoxTuple, NoFace, checked_box, face_frames, padded_box
+from face_detection import choice, track
+from face_detection.track import BoxTuple, NoFace
 from lipsync.options import Options
 from media.streams import ahead
 
@@ -53,7 +53,7 @@ def play(
     """
     stream, at, frame = None, -1, None
     segment: dict[int, np.ndarray] = {}  # frames behind us, while we go back
-    for index in map(int, indices):
+    for index in indices:
         if index in segment:
             frame, at, stream = segment.pop(index), index, None
         elif index == at - 1 and index > 0:
@@ -80,7 +80,6 @@ class FaceSource:
     """
 
     path: str
-    image: bool
     still: bool
     fps: float
     opts: Options
@@ -97,34 +96,27 @@ class FaceSource:
         order = self.order(count)
         return self.at(order if picks is None else order[picks])
 
-    def at(self, indices: Sequence[int]) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
+    def at(self, indices: Iterable[int]) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
         """The source's own frames of these numbers, each with its box."""
-        shown = play(indices, lambda first: _frames(self.path, self.image, self.opts, first))
-        return zip(shown, (self.boxes[index] for index in indices), strict=True)
+        played, boxed = itertools.tee(map(int, indices))
+        shown = play(played, lambda first: _frames(self.path, self.opts, first))
+        return zip(shown, (self.boxes[index] for index in boxed), strict=True)
 
     def endless(self) -> Iterator[tuple[np.ndarray, BoxTuple | None]]:
         """As `frames`, without end; pad "loop", "bounce" or "hold"."""
         total, pad = len(self.boxes), "hold" if self.still else self.opts.pad
-        period = max(1, 2 * total - 2) if pad == "bounce" else total
-        once = map(int, schedule(total, period, pad))
-        order = (
-            itertools.chain(once, itertools.repeat(total - 1))
-            if pad == "hold"
-            else itertools.cycle(once)
-        )
-        order, boxed = itertools.tee(order)
-        shown = play(order, lambda first: _frames(self.path, self.image, self.opts, first))
-        return zip(shown, (self.boxes[index] for index in boxed), strict=True)
+        once = schedule(total, max(1, 2 * total - 2) if pad == "bounce" else total, pad)
+        again = itertools.repeat(total - 1) if pad == "hold" else itertools.cycle(once)
+        return self.at(itertools.chain(once, again))
 
     def face_size(self) -> float:
         """The median length of the boxes' longer sides, in pixels."""
-        return float(
-            np.median([max(x2 - x1, y2 - y1) for x1, y1, x2, y2 in filter(None, self.boxes)])
-        )
+        sides = [max(x2 - x1, y2 - y1) for x1, y1, x2, y2 in filter(None, self.boxes)]
+        return float(np.median(sides))
 
     def faceless(self, count: int) -> list[tuple[int, int]]:
         """Spans first..last (inclusive) of `count` shown frames that have no box."""
-        return faceless_spans([self.boxes[index] for index in self.order(count)])
+        return choice.faceless_spans([self.boxes[index] for index in self.order(count)])
 
     def order(self, count: int) -> np.ndarray:
         """The numbers of the source's frames that are shown."""
@@ -167,14 +159,13 @@ def find_source(
     """
     from media.picture import is_image
 
-    image = is_image(face)
-    still = image or opts.static
+    still = is_image(face) or opts.static
     fps, opts = source_fps(face, opts), _resampled(opts)
     limit = 1 if still else count
     if opts.box is not None:
-        boxes = _known_boxes(face, image, opts, limit)
+        boxes = _known_boxes(face, opts, limit)
     else:
-        boxes = _found_boxes(face, image, opts, limit, detector, key, report)
+        boxes = _found_boxes(face, opts, limit, detector, key, report)
     missing = [index for index, box in enumerate(boxes) if box is None]
     if len(missing) == len(boxes):
         where = "" if still else "any frame of "
@@ -183,71 +174,54 @@ def find_source(
         raise NoFace(f"no face in frame {missing[0]} of {face}; give --box or --no_face pass")
     if opts.no_face == "hold":
         boxes = _held(boxes)
-    return FaceSource(face, image, still, fps, opts, boxes)
+    return FaceSource(face, still, fps, opts, boxes)
 
 
-def _frames(face: str, image: bool, opts: Options, first: int = 0) -> Iterator[np.ndarray]:
+def _frames(face: str, opts: Options, first: int = 0) -> Iterator[np.ndarray]:
     shape = (opts.resize_factor, opts.rotate, opts.crop, opts.video_fps, opts.max_short_side)
-    return face_frames(face, image, *shape, skip=first)
+    return track.face_frames(face, *shape, skip=first)
 
 
-def _known_boxes(face: str, image: bool, opts: Options, limit: int) -> list[BoxTuple]:
+def _known_boxes(face: str, opts: Options, limit: int) -> list[BoxTuple]:
     from media.read import count_frames, probe
 
-    with ahead(_frames(face, image, opts), 1) as frames:
-        box = checked_box(opts.box, *next(frames).shape[:2])
+    with ahead(_frames(face, opts), 1) as frames:
+        box = track.checked_box(opts.box, *next(frames).shape[:2])
     if limit == 1:
         return [box]
     return [box] * count_frames(face, opts.video_fps or probe(face).fps, limit)
 
 
 def _found_boxes(
-    face: str,
-    image: bool,
-    opts: Options,
-    limit: int,
-    detector: Callable,
-    key: dict,
-    report: Callable | None,
+    face: str, opts: Options, limit: int, detector: Callable, key: dict, report: Callable | None
 ) -> list[BoxTuple | None]:
     """Released: the best face of each frame alone. Else: the one that is meant, and in every
     shot smoothed by itself.
     """
-    sizes: list[tuple[int, int]] = []
     known = key["detector"] == "boxes"  # told frame by frame: none is left out, none is guessed
 
-    def looked_at() -> Iterator[np.ndarray]:
-        for frame in itertools.islice(_frames(face, image, opts), limit):
-            sizes[:] = [frame.shape[:2]]
-            yield frame
-
-    def detect() -> Detections:
-        finder = detector()
+    def detect() -> choice.Detections:
+        finder, batch = detector(), opts.face_det_batch_size
         every = 1 if opts.faithful or known else opts.det_every
-        with ahead(looked_at(), opts.face_det_batch_size) as frames:
+        with ahead(itertools.islice(_frames(face, opts), limit), batch) as frames:
             seen = _counted(frames, face, limit, opts, report)
-            return detect_faces(
-                seen, finder, every, opts.face_det_batch_size, not (opts.faithful or limit == 1)
-            )
+            find_cuts = not (opts.faithful or limit == 1)
+            return choice.detect_faces(seen, finder, every, batch, find_cuts)
 
     if opts.cache and not opts.faithful and not known:
-        from face_detection.cache import cached_detections
-
         names = ("det_every", "resize_factor", "rotate", "crop", "video_fps", "max_short_side")
         settings = key | {name: getattr(opts, name) for name in names}
-        found = cached_detections(face, settings, limit, detect)
+        found = choice.cached_detections(face, settings, limit, detect)
     else:
         found = detect()
-    if not sizes:
-        next(looked_at())
     if opts.faithful:
-        chosen = [found.boxes[i][0] if found.boxes[i] else None for i in range(found.count)]
+        chosen = [(found.boxes[index] or [None])[0] for index in range(found.count)]
     else:
-        fill = 0 if known or opts.no_face == "error" else FILL
-        chosen = choose_boxes(found, opts.face_index, opts.target, fill)
-    boxes = [None if box is None else padded_box(box, opts.pads, *sizes[0]) for box in chosen]
+        fill = 0 if known or opts.no_face == "error" else choice.FILL
+        chosen = choice.choose_boxes(found, opts.face_index, opts.target, fill)
+    boxes = [box and track.padded_box(box, opts.pads, *found.size) for box in chosen]
     most = max(map(len, found.boxes.values()), default=0)
-    if most and not any(box is not None for box in chosen):
+    if most and not any(chosen):
         raise NoFace(
             f"there is no --face_index {opts.face_index} in {face}: {most} "
             f"{'face is' if most == 1 else 'faces are'} seen at once, numbered from 0"
@@ -277,22 +251,16 @@ def _counted(
 
 def _smoothed(boxes: Sequence[BoxTuple | None], cuts: Sequence[int]) -> list[BoxTuple | None]:
     """Boxes smoothed within each run of frames of one shot that have a face."""
-    smoother, smoothed, cuts = BoxSmoother(), [], set(cuts)
-    for index, box in enumerate(boxes):
-        if box is None or index in cuts:
-            smoothed += smoother.flush()
-        if box is None:
-            smoothed.append(None)
-        else:
-            smoothed += smoother.feed(box)
-    return smoothed + smoother.flush()
+    smoothed, shots = [], np.searchsorted(cuts, range(len(boxes)), side="right")
+    for (_, missing), run in itertools.groupby(
+        zip(shots, boxes, strict=True), key=lambda item: (item[0], item[1] is None)
+    ):
+        run = [box for _, box in run]
+        smoothed += run if missing else track.smooth_boxes(run)
+    return smoothed
 
 
 def _held(boxes: Sequence[BoxTuple | None]) -> list[BoxTuple]:
     """Where the face is not seen, its last place, and before the first its first one."""
-    last = next(box for box in boxes if box is not None)
-    held = []
-    for box in boxes:
-        last = box or last
-        held.append(last)
-    return held
+    first = next(filter(None, boxes))
+    return list(itertools.accumulate([first, *boxes], lambda last, box: box or last))[1:]

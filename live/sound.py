@@ -6,6 +6,7 @@ Sound travels as pieces: (time of arrival, float32 (n, channels), full scale 1).
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import re
@@ -89,7 +90,7 @@ def _standard_input(file: int, sample_rate: int, now: Callable) -> Sound:
             return form, channels, rate, b"", left
         if CONTAINER.match(head):
             raise _no_samples("a file that is compressed or of another format")
-        return "<i2", 1, sample_rate, head, None
+        return "<i2", 1, sample_rate, head, math.inf
 
     plain = "<i2", 1, sample_rate
     early = begin() if select.select([file], [], [], HEADER_WAIT)[0] else None
@@ -124,13 +125,13 @@ def _no_samples(what: str) -> InputError:
     )
 
 
-def _wav_header(file: int) -> tuple[str, int, int, int | None]:
-    """Form of a sample, channels, rate, and bytes of sound, None where a stream does not know."""
+def _wav_header(file: int) -> tuple[str, int, int, float]:
+    """Form of a sample, channels, rate, and bytes of sound, infinite where nobody knows."""
     form = None
     while len(head := _take(file, 8)) == 8:
         name, size = head[:4], int.from_bytes(head[4:], "little")
         if name == b"data" and form is not None:
-            return *form, size if 0 < size < 2**31 - 2**16 else None
+            return *form, size if 0 < size < 2**31 - 2**16 else math.inf
         chunk = _take(file, min(size + size % 2, 2**16))
         if name == b"fmt ":
             tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", chunk[:16].ljust(16, b"\0"))
@@ -167,19 +168,17 @@ def stdin_pieces(
         yield now(), ((piece.astype(np.float64) - middle) / full).astype(np.float32)
 
 
-def _reader(
-    file: int, size: int, head: bytes = b"", left: int | None = None
-) -> Callable[[threading.Event], bytes]:
+def _reader(file: int, size: int, head: bytes, left: float) -> Callable[[threading.Event], bytes]:
     """Reads what there is of a pipe, up to `size` bytes; b"" at its end or when stopped. head: what
-    has been read of it. left: bytes until its end, None where nobody knows.
+    has been read of it. left: bytes until its end.
     """
 
     def read(stop: threading.Event) -> bytes:
         nonlocal head, left
-        while not stop.is_set() and left != 0:
+        while left and not stop.is_set():
             if head or select.select([file], [], [], POLL)[0]:
-                data = head or os.read(file, size if left is None else min(size, left))
-                head, left = b"", None if left is None else left - len(data)
+                data = head or os.read(file, int(min(size, left)))
+                head, left = b"", left - len(data)
                 return data
         return b""
 

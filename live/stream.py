@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
 from errors import InputError, require_file
-from lipsync.colour import ColorMatch
+from face_detection.track import batched
+from lipsync.engine import Painter, sample_speech
 from lipsync.mark import draw_mark
 from lipsync.options import Options
 from live.speech import SAMPLE_RATE, SpeechStream
+from models.shipped import SAMPLE_VOICE
 
 MIN_FPS = 8  # below, a frame is longer than what is heard of its sound when it is drawn
 AHEAD = 8  # frames of the face that are decoded ahead
 AT_ONCE = 8  # frames that are drawn at once when many are due
-INT8_SECONDS = 4  # of speech that --int8 is calibrated on
 # what needs the speech's end, another process, or the released program's frames
 REFUSED = ("silence_gate", "enhance", "faithful", "drop_last")
 
@@ -41,6 +41,7 @@ class LipSyncStream:
         int8_speech: str | None = None,
         **options,
     ) -> None:
+        from audio import melspectrogram
         from lipsync.source import source_fps
         from media.picture import is_image
         from media.read import count_frames
@@ -50,38 +51,25 @@ class LipSyncStream:
         self.fps = source_fps(require_file(face, "face"), opts)
         count = 1 if is_image(face) or opts.static else count_frames(face, self.fps)
         self.source = lipsync.find(face, opts, count, live=True)
-        self._backend, self._size = lipsync.backend, lipsync.img_size
-        self._colour = ColorMatch() if opts.match_color else None
+        backend = lipsync.backend
         if lipsync.draws_int8(live=True):
-            self._backend = lipsync.int8_of(self.source, _speech(self.source.fps, int8_speech))
+            speech = sample_speech(self.source.fps, int8_speech or SAMPLE_VOICE)
+            backend = lipsync.int8_of(self.source, speech)
+        self._painter = Painter(self.source, backend)
         self._speech, self._resampler = SpeechStream(self.fps), _Resampler(sample_rate)
         with contextlib.ExitStack() as stack:
             # no more than a few frames in memory, however large they are
             self._shown = stack.enter_context(ahead(self.source.endless(), AHEAD))
-            self._warm_up()
+            # what is slow the first time must not be so during the speech
+            melspectrogram(np.zeros(16 * 200, np.float32))
+            backend.warm_up(self.source.still)
+            if opts.mark:
+                draw_mark(np.zeros((64, 64, 3), np.uint8), opts.mark)
             self._stack = stack.pop_all()
 
     def describe(self) -> str:
         """The engine that draws, and its precision."""
-        return self._backend.describe()
-
-    def _warm_up(self) -> None:
-        """What is slow the first time must not be so during the speech."""
-        from audio import melspectrogram
-        from face_detection.track import crop_face
-
-        if mark := self.source.opts.mark:
-            draw_mark(np.zeros((64, 64, 3), np.uint8), mark)
-        self._features, mels = None, melspectrogram(np.zeros(16 * 200, np.float32))[None, :, :16]
-        if self.source.still:
-            first = next(self._shown)
-            self._shown = itertools.chain([first], self._shown)
-            self._features = self._backend.prepare(
-                crop_face(*first, self._size), self.source.reference
-            )
-            self._backend.generate_still(self._features, mels)
-        else:
-            self._backend.generate(np.zeros((1, self._size, self._size, 3), np.uint8), mels)
+        return self._painter.backend.describe()
 
     def feed(self, pcm: np.ndarray) -> list[np.ndarray]:
         """The frames, uint8 BGR (H, W, 3), that the next sound completes.
@@ -105,35 +93,14 @@ class LipSyncStream:
     def draw(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The next frames, with lips that say these mel windows."""
         frames = []
-        for first in range(0, len(windows), AT_ONCE):
-            frames += self._draw(windows[first : first + AT_ONCE])
-        if mark := self.source.opts.mark:
-            for frame in frames:
-                draw_mark(frame, mark)
+        for batch in batched(windows, AT_ONCE):
+            shown = [(next(self._shown), mel) for mel in batch]
+            frames += [self._painter.paste(*at, face) for at, face in self._painter.faces(shown)]
         return frames
 
     def skip(self) -> None:
         """The next frame is not drawn."""
         next(self._shown)
-
-    def _draw(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
-        from face_detection.track import crop_face
-        from lipsync.paste import paste_face
-
-        opts = self.source.opts
-        shown = [(*next(self._shown), mel) for mel in windows]
-        found = [item for item in shown if item[1] is not None]
-        if not found:
-            return [frame for frame, *_ in shown]
-        mels = np.stack([mel for *_, mel in found])  # (N, 80, 16)
-        if self.source.still:
-            faces = self._backend.generate_still(self._features, mels)
-        else:
-            crops = [crop_face(frame, box, self._size) for frame, box, _ in found]
-            faces = self._backend.generate(np.stack(crops), mels, self.source.reference)
-        for (frame, box, _), face in zip(found, faces, strict=True):
-            paste_face(frame, face, box, opts.paste, opts.mask, self._colour)
-        return [frame for frame, *_ in shown]
 
     def close(self) -> None:
         """Ends the decoding thread."""
@@ -170,37 +137,23 @@ class _Resampler:
     """Mono float32 (n,) at any rate to 16 kHz, piece by piece; 16 kHz passes untouched."""
 
     def __init__(self, rate: int) -> None:
-        import av
+        from media.read import Mixer
 
         if not 4000 <= rate <= 384000:
             raise InputError(f"sound at {rate} Hz cannot be speech: 4000 to 384000 Hz")
-        self._rate = rate
-        same = rate == SAMPLE_RATE
-        self._resampler = None if same else av.AudioResampler("fltp", "mono", SAMPLE_RATE)
+        self._rate, self._mixer = rate, Mixer(SAMPLE_RATE, 1)
 
     def feed(self, wav: np.ndarray) -> np.ndarray:
         import av
 
-        if self._resampler is None or not len(wav):
+        if not len(wav):
             return wav
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wav[None]), "fltp", "mono")
         frame.sample_rate = self._rate
-        return self._joined(self._resampler.resample(frame))
+        return self._mixed(frame)
 
     def flush(self) -> np.ndarray:
-        return self._joined(self._resampler.resample(None) if self._resampler else [])
+        return self._mixed(None)
 
-    def _joined(self, frames: list) -> np.ndarray:
-        return np.concatenate([np.zeros(0, np.float32), *(f.to_ndarray()[0] for f in frames)])
-
-
-def _speech(fps: float, path: str | None) -> list[np.ndarray]:
-    """Mel windows to check int8 on."""
-    from audio import speech_chunks
-    from lipsync.engine import sample_speech
-    from media.read import load_audio
-
-    if path is None:
-        return sample_speech(fps)
-    wav = load_audio(path)[: INT8_SECONDS * SAMPLE_RATE]
-    return speech_chunks(wav, fps, faithful=False)
+    def _mixed(self, frame) -> np.ndarray:
+        return np.concatenate([np.zeros((1, 0), np.float32), *self._mixer.feed(frame)], axis=1)[0]

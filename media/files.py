@@ -73,11 +73,10 @@ def read_records(path: str | os.PathLike) -> list[dict]:
 
 def stamp(path: str | os.PathLike) -> list[int] | None:
     """Size and time of change (ns) of a file, None where it is missing."""
-    try:
+    with contextlib.suppress(OSError):
         found = os.stat(path)
-    except OSError:
-        return None
-    return [found.st_size, found.st_mtime_ns]
+        return [found.st_size, found.st_mtime_ns]
+    return None
 
 
 def keep_inputs(outfile: str | os.PathLike, *inputs: str | os.PathLike | None) -> None:

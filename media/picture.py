@@ -24,15 +24,8 @@ if TYPE_CHECKING:
 # Pillow's names. The first of a phone's several pictures (MPO) and of a document's pages is shown.
 MOVING = ("GIF", "WEBP", "PNG", "AVIF")
 STILL = ("JPEG", "MPO", "BMP", "DIB", "TIFF", "JPEG2000", "PPM", "ICO", "HEIF")
-FAULTS = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    LookupError,
-    TypeError,
-    struct.error,
-)  # Pillow's
+# Pillow's
+FAULTS = (OSError, EOFError, SyntaxError, ValueError, LookupError, TypeError, struct.error)
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands
 
 

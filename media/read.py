@@ -282,11 +282,9 @@ def iter_audio(
     other in one, the louder is taken.
     """
     louder = louder_channel(path, sample_rate) if channels == 1 else None
-    if louder is not None:
-        chunks = _audio(path, sample_rate, 2, picture)
-        yield from (chunk[louder : louder + 1] for chunk in chunks)
-    else:
-        yield from _audio(path, sample_rate, channels, picture)
+    part = slice(None) if louder is None else slice(louder, louder + 1)
+    for chunk in _audio(path, sample_rate, channels if louder is None else 2, picture):
+        yield chunk[part]
 
 
 def louder_channel(path: str | os.PathLike, sample_rate: int) -> int | None:
@@ -310,7 +308,7 @@ def _audio(
     with _open(path, "audio") as container:
         stream = _audio_stream(container, path)
         can_break = _can_break(stream)
-        mixer = _Mixer(sample_rate, channels)
+        mixer = Mixer(sample_rate, channels)
         skip = 0  # output samples still to drop
         clock = start  # where the next input sample belongs, in the file's seconds
         wrong = 0.0  # seconds that the file's clock has jumped by so far
@@ -345,7 +343,7 @@ def _silence(count: int, channels: int, sample_rate: int) -> Iterator[np.ndarray
         yield np.zeros((channels, min(sample_rate, count - first)), np.float32)
 
 
-class _Mixer:
+class Mixer:
     """Frames of any form, which joined files and broadcasts change on the way, to chunks (channels,
     n) of one.
     """
@@ -362,17 +360,12 @@ class _Mixer:
         pieces = []
         if form != self._form:
             pieces += self._resampler.resample(None) if self._resampler else []
-            # mixing down in floats adds channels up beyond full scale; in integers it averages them
-            mixed = frame and frame.layout.nb_channels > self._channels
-            self._form, self._resampler = (
-                form,
-                frame
-                and av.AudioResampler(
-                    "s16p" if mixed else "fltp",
-                    "mono" if self._channels == 1 else "stereo",
-                    self._rate,
-                ),
-            )
+            self._form, self._resampler = form, None
+            if frame:
+                # mixing down in floats adds channels up beyond full scale; in integers it averages
+                kind = "s16p" if frame.layout.nb_channels > self._channels else "fltp"
+                layout = "mono" if self._channels == 1 else "stereo"
+                self._resampler = av.AudioResampler(kind, layout, self._rate)
         for piece in pieces + (self._resampler.resample(frame) if frame else []):
             samples = piece.to_ndarray()  # (channels, n)
             yield samples if samples.dtype == np.float32 else samples.astype(np.float32) / 32768

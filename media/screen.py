@@ -43,8 +43,7 @@ class Screen:
         self.fit(frame)
         if self.stream is None and (frame.width, frame.height) == self._size:
             return frame.to_ndarray(format="bgr24")
-        untagged_hd = int(frame.colorspace) == 2 and frame.height >= 720
-        colours = "ITU709" if untagged_hd else None
+        colours = "ITU709" if int(frame.colorspace) == 2 and frame.height >= 720 else None
         image = frame.reformat(
             *self._size, format="bgr24", src_colorspace=colours, interpolation=SCALE_FLAGS
         ).to_ndarray()
@@ -62,9 +61,8 @@ def _upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return image
-    a, b, _, c, d, *_ = np.frombuffer(
-        bytes(matrix), np.int32
-    ).tolist()  # x' = ax + cy, y' = bx + dy
+    # x' = ax + cy, y' = bx + dy
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).tolist()
     across, down = a, d
     if abs(b) + abs(c) > abs(a) + abs(d):
         image, across, down = image.swapaxes(0, 1), c, b
@@ -83,10 +81,8 @@ def _to_sdr(transfer: int, wide: bool) -> ImageFilter.Color3DLUT:
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1)  # [r, g, b]
     if transfer == PQ:
         root = rgb ** (1 / 78.84375)
-        light = (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (
-            1 / 0.1593017578125
-        )
-        light *= 10000 / SDR_WHITE
+        light = np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)
+        light = light ** (1 / 0.1593017578125) * (10000 / SDR_WHITE)
     elif transfer == HLG:
         scene = np.where(
             rgb <= 0.5, rgb**2 / 3, (np.exp((rgb - 0.55991073) / 0.17883277) + 0.28466892) / 12

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from backends.base import CHUNK
 from errors import InputError
-from lipsync.options import add_arguments, options_from
+from lipsync.options import FlagParser
 
 # Those of inference.py's flags that the page shows, in this order
 SHOWN = ("pads", "box", "face_index", "target", "no_face", "nosmooth", "paste", "mask", "mark",
@@ -35,20 +35,9 @@ class Stopped(Exception):
     """The user has stopped the job, or has closed the page."""
 
 
-class _Flags(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise InputError(message)
-
-
-def _flags() -> _Flags:
-    parser = _Flags(add_help=False, allow_abbrev=False)
-    add_arguments(parser)
-    return parser
-
-
 def shown_flags() -> dict[str, argparse.Action]:
     """The flags of inference.py that the page shows: their choices, defaults and help."""
-    actions = {action.dest: action for action in _flags()._actions}
+    actions = {action.dest: action for action in FlagParser()._actions}
     return {name: actions[name] for name in SHOWN}
 
 
@@ -58,15 +47,13 @@ def parse_options(values: dict[str, object]) -> dict:
     InputError for a field that cannot be read. A field gives its own option and no other, whatever
     is written into it: --enhance runs a command and is not for visitors.
     """
-    parser, options = _flags(), {}
+    parser, options = FlagParser(), {}
     for name in SHOWN:
         value = values.get(name)
         if isinstance(value, bool):
             options[name] = value
         elif text := str("" if value is None else value).strip():
-            several = isinstance(parser.get_default(name), list)
-            argv = [f"--{name}", *text.split()] if several else [f"--{name}={text}"]
-            options[name] = options_from(parser.parse_args(argv))[name]
+            options[name] = parser.value(name, text)
     return options
 
 
@@ -219,11 +206,10 @@ class Jobs:
         limit = self.max_seconds
         if not is_image(job.face):
             info = probe(job.face)
-            seconds = info.duration
-            if not seconds:  # browsers' recordings do not state it
-                most = int(limit * info.fps) + 1
-                seconds = count_frames(job.face, info.fps, most) / info.fps
-            if seconds > limit:
+            most = int(limit * info.fps) + 1
+            # browsers' recordings do not state it
+            length = info.duration or count_frames(job.face, info.fps, most) / info.fps
+            if length > limit:
                 raise InputError(f"the face video is longer than {limit:g} seconds: cut it")
         heard = 0
         for chunk in iter_audio(job.audio, RATE):
@@ -270,9 +256,8 @@ def _write_original(
     from media.picture import is_image
     from media.write import VideoWriter
 
-    image = is_image(face)
-    frames = face_frames(face, image, rotate=rotate, max_short_side=ORIGINAL_SIDE)
-    frames = itertools.repeat(next(frames)) if image else frames
+    frames = face_frames(face, rotate=rotate, max_short_side=ORIGINAL_SIDE)
+    frames = itertools.repeat(next(frames)) if is_image(face) else frames
     with VideoWriter(path, fps) as writer:
         for frame in itertools.islice(frames, count):
             writer.write(frame)

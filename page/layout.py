@@ -66,20 +66,16 @@ def build_page(jobs: Jobs, examples: dict[str, str], max_mb: int) -> gr.Blocks:
 def _inputs(examples: dict[str, str], max_seconds: float, max_mb: int) -> list:
     """The four ways in: face video, photo, sound, video with sound. One of each pair is filled."""
     limits = f"at most {max_seconds:g} seconds and {max_mb} MB"
-    about = {"height": 300, "buttons": []}
+    about = {"sources": ["upload"], "height": 300, "buttons": []}
     with gr.Row():
         with gr.Column():
             gr.Markdown(f"### Face\nA video or a photo of one person, {limits}.")
             with gr.Tabs() as faces:
                 with gr.Tab("Video", id="video"):
-                    video = gr.Video(
-                        label="Face video", sources=["upload"], elem_id="face_video", **about
-                    )
+                    video = gr.Video(label="Face video", elem_id="face_video", **about)
                 with gr.Tab("Photo or camera", id="photo"):
-                    photo = gr.Image(
-                        label="Photo", sources=["upload", "webcam"], type="filepath",
-                        image_mode=None, elem_id="face_photo", **about,
-                    )  # fmt: skip
+                    taken = about | {"sources": ["upload", "webcam"], "image_mode": None}
+                    photo = gr.Image(label="Photo", type="filepath", elem_id="face_photo", **taken)
                     # the file as it is: what cannot be read is refused in our words
                     photo.preprocess = lambda upload: upload and upload.path
             with gr.Row():
@@ -89,15 +85,10 @@ def _inputs(examples: dict[str, str], max_seconds: float, max_mb: int) -> list:
             gr.Markdown(f"### Speech\nThe result will be as long as the speech, {limits}.")
             with gr.Tabs() as speeches:
                 with gr.Tab("Sound or microphone", id="sound"):
-                    sound = gr.Audio(
-                        label="Speech", sources=["upload", "microphone"], type="filepath",
-                        buttons=[], elem_id="speech",
-                    )  # fmt: skip
+                    heard = {"sources": ["upload", "microphone"], "buttons": []}
+                    sound = gr.Audio(label="Speech", type="filepath", elem_id="speech", **heard)
                 with gr.Tab("Sound of a video", id="clip"):
-                    clip = gr.Video(
-                        label="Video with speech", sources=["upload"], elem_id="speech_video",
-                        **about,
-                    )  # fmt: skip
+                    clip = gr.Video(label="Video with speech", elem_id="speech_video", **about)
             voice_example = gr.Button("Example voice", size="sm", elem_id="example_voice")
     for one, other in ((video, photo), (photo, video), (sound, clip), (clip, sound)):
         one.input(None, None, other, js="() => null", api_visibility="private")
@@ -173,10 +164,8 @@ def _told() -> Iterator[None]:
     """A fault ends in one line for its user, and no other's job; what is ours is logged too."""
     try:
         yield
-    except Stopped as error:
-        raise refusal("Stopped.") from error
-    except InputError as error:
-        raise refusal(str(error)) from error
+    except (Stopped, InputError) as error:
+        raise refusal(str(error) or "Stopped.") from error
     except Exception as error:
         logging.getLogger("app").error("a job failed", exc_info=error)
         raise refusal(FAULT) from error

@@ -1,4 +1,4 @@
-"""face_detection/cache.py: a record serves its own video and settings, and nothing else."""
+"""face_detection/choice.py: a record serves its own video and settings, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import json
 import pytest
 
 from face_detection.base import Box
-from face_detection.cache import SUFFIX, cached_detections
-from face_detection.choice import Detections
+from face_detection.choice import SUFFIX, Detections, cached_detections
 
 FOUND = Detections(30, [12], {i: [Box(i, 1.5, 50, 60, 0.75)] if i % 3 else [] for i in range(30)})
 
@@ -75,6 +74,6 @@ def test_a_folder_that_cannot_be_written_to_costs_a_line(video, monkeypatch, cap
     def refuse(*_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("face_detection.cache.write_json", refuse)
+    monkeypatch.setattr("face_detection.choice.write_json", refuse)
     assert ask(video) == (FOUND, True)
     assert "faces not cached" in capsys.readouterr().err

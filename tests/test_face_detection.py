@@ -19,6 +19,7 @@ from face_detection.arguments import (
     detector_options,
     weights_files,
 )
+from face_detection.base import Detector, detector_class
 from face_detection.tracked import TrackedDetector
 
 # ---------------------------------------------------------------- the one way in
@@ -27,6 +28,12 @@ from face_detection.tracked import TrackedDetector
 def test_unknown_detector_names_the_choices():
     with pytest.raises(InputError, match="'dlib'.*" + ", ".join(DETECTORS)):
         create_detector("dlib")
+
+
+def test_a_class_is_named_as_its_place_and_says_what_it_is():
+    for name in DETECTORS:
+        found = detector_class(name)
+        assert issubclass(found, Detector) and found.name == name and found.about
 
 
 def test_package_import_is_light():
@@ -138,13 +145,12 @@ def test_centerface_decoding_keeps_the_chin_of_a_cut_face():
     """Face centred at row 10, column 22 of cells of 4 px, 120 px high and 40 px wide."""
     from face_detection.centerface import decode
 
-    maps = [np.zeros((1, channels, 64, 64), np.float32) for channels in (1, 2, 2, 10)]
+    maps = [np.zeros((1, channels, 64, 64), np.float32) for channels in (1, 2, 2)]
     maps[0][0, 0, 10, 22], maps[0][0, 0, 11, 22] = 0.9, 0.6  # one face seen by two cells
     maps[1][0, :, :, 22] = np.log([[30.0], [10.0]])
-    rows, landmarks = decode(*maps, (256, 256), threshold=0.5)
+    rows = decode(*maps, (256, 256), threshold=0.5)
     np.testing.assert_allclose(rows, [[70, 0, 110, 102, 0.9]], rtol=1e-5)
-    assert landmarks.shape == (1, 10)
-    assert decode(*maps, (256, 256), threshold=0.95)[0].shape == (0, 5)
+    assert decode(*maps, (256, 256), threshold=0.95).shape == (0, 5)
 
 
 def test_centerface_is_the_same_on_every_engine(centerface, astronaut):

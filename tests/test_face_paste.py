@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from lipsync.colour import ColorMatch
-from lipsync.paste import MASKS, PASTES, paste_face
+from lipsync.options import MASKS, PASTES
+from lipsync.paste import ColorMatch, paste_face
 
 
 def test_hard_paste_replaces_exactly_the_box():

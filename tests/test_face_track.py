@@ -5,19 +5,13 @@ from conftest import GOLDEN
 from errors import InputError
 from face_detection import Box
 from face_detection.track import (
-    BoxSmoother,
     batched,
     checked_box,
     face_frames,
     padded_box,
+    smooth_boxes,
     track_faces,
 )
-
-
-def smooth_boxes(boxes):
-    smoother = BoxSmoother()
-    smoothed = [out for box in boxes for out in smoother.feed(box)]
-    return np.array(smoothed + smoother.flush())
 
 
 def released_smoothing(boxes, window=5):
@@ -35,7 +29,7 @@ def test_smoothing_meets_the_golden_values():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 9, 50])
-def test_streamed_smoothing_equals_the_whole(count):
+def test_smoothing_is_the_released_loop_s(count):
     boxes = np.random.default_rng(count).integers(0, 300, (count, 4))
     np.testing.assert_array_equal(smooth_boxes(boxes), released_smoothing(boxes))
 
@@ -103,10 +97,10 @@ def test_face_frames_resize_rotate_crop_in_the_released_order(tmp_path):
     picture[:, :40] = 255  # the left half is bright; after a clockwise turn, the upper half
     cv2.imwrite(str(tmp_path / "p.png"), picture)
     face = str(tmp_path / "p.png")
-    (frame,) = face_frames(face, True, resize_factor=2, rotate=True, crop=(0, 20, 5, -1))
+    (frame,) = face_frames(face, resize_factor=2, rotate=True, crop=(0, 20, 5, -1))
     assert frame.shape == (20, 15, 3)
     assert frame.mean() > 250
     with pytest.raises(InputError, match="--crop"):
-        next(face_frames(face, True, crop=(39, 40, 0, -1)))
+        next(face_frames(face, crop=(39, 40, 0, -1)))
     with pytest.raises(InputError, match="--resize_factor"):
-        next(face_frames(face, True, resize_factor=100))
+        next(face_frames(face, resize_factor=100))

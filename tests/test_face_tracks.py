@@ -21,6 +21,7 @@ from evaluation.face_tracks import (
 )
 from face_detection import create_detector
 from face_detection.base import Box
+from face_detection.centerface import CenterFaceDetector
 from media import read
 from media.write import VideoWriter
 
@@ -246,7 +247,7 @@ def real_tracks(corpus, monkeypatch):
     whole = read.iter_frames
     monkeypatch.setattr(read, "iter_frames", lambda *a, **k: itertools.islice(whole(*a, **k), 130))
     monkeypatch.setattr(face_tracks, "MIN_TRACK", 40)
-    monkeypatch.setitem(face_tracks.DETECTOR_RULES, "centerface", (0.25, 0.5))
+    monkeypatch.setattr(CenterFaceDetector, "tracks", (0.25, 0.5))
     return lambda name: find_tracks(corpus / "hard" / name, create_detector("centerface"))
 
 

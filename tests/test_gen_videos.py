@@ -296,5 +296,5 @@ def test_real_videos_in_their_three_modes(weights, clips, tmp_path):
 )  # fmt: skip
 def test_large_frames_get_a_shorter_side_of_720(tmp_path, shape, scaled):
     path = write_video(tmp_path / "v.mkv", [np.zeros((*shape, 3), np.uint8)])
-    (frame,) = face_frames(str(path), False, max_short_side=720)
+    (frame,) = face_frames(str(path), max_short_side=720)
     assert frame.shape[:2] == scaled

@@ -20,8 +20,7 @@ from conftest import GOLDEN, REPOSITORY, assert_refused, is_deaf_to_interrupts, 
 from audio import save_wav
 from errors import InputError
 from inference import get_args_parser
-from lipsync.jobs import run_manifest
-from lipsync.manifest import read_manifest
+from lipsync.jobs import read_manifest, run_manifest
 from lipsync.options import options_from
 from media.read import iter_frames, probe
 

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from face_detection.landmarks import CHIN, LIPS, TOP
-from face_detection.lip_motion import landmark_distance, lip_scores, partial_correlation
+from face_detection.landmarks import (
+    CHIN,
+    LIPS,
+    TOP,
+    landmark_distance,
+    lip_scores,
+    partial_correlation,
+)
 
 RNG = np.random.default_rng(0)
 SOUND, VIDEO, NOISE = RNG.normal(size=(3, 5000)) * 0.02

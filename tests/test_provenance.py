@@ -13,7 +13,7 @@ from conftest import GOLDEN, assert_refused, run_script
 from errors import InputError
 from inference import get_args_parser
 from lipsync.engine import LipSync
-from lipsync.manifest import read_manifest
+from lipsync.jobs import read_manifest
 from lipsync.mark import check_mark, draw_mark
 from lipsync.options import options_from
 from live.output import ContainerSink, create_sink

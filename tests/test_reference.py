@@ -112,7 +112,7 @@ def test_each_choice_shows_its_frame(video, monkeypatch, caplog):
 
 
 def test_a_still_face_is_its_own_reference():
-    source = FaceSource("me.jpg", True, True, 25, Options(reference="rest"), [(0, 0, 9, 9)])
+    source = FaceSource("me.jpg", True, 25, Options(reference="rest"), [(0, 0, 9, 9)])
     assert find_reference(source, 96, None) is None
 
 
@@ -167,7 +167,7 @@ def test_the_flag(weights, tmp_path):
 
 def test_a_manifests_reference_lies_beside_it(weights, tmp_path):
     from inference import get_args_parser
-    from lipsync.manifest import read_manifest
+    from lipsync.jobs import read_manifest
     from lipsync.options import options_from
 
     path = tmp_path / "jobs.csv"

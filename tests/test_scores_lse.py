@@ -20,6 +20,7 @@ from evaluation import face_tracks
 from evaluation.scores_LSE import SyncScorer, get_args_parser, main
 from experts import offset
 from experts.offset import SyncNetV2, load_expert
+from face_detection.base import Detector
 from media.read import iter_frames
 from media.write import VideoWriter
 from models import create_model
@@ -142,7 +143,7 @@ def test_sound_late_by_k_frames_moves_the_offset_by_k(tmp_path, shift):
 
 @pytest.fixture
 def unscaled(monkeypatch):
-    monkeypatch.setitem(face_tracks.DETECTOR_RULES, "square", (1.0, 0.9))
+    monkeypatch.setattr(Detector, "tracks", (1.0, 0.9))
 
 
 @pytest.mark.parametrize("expert", [V2, BRIGHTNESS])

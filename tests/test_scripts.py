@@ -8,8 +8,9 @@ import pytest
 from conftest import REPOSITORY
 
 from errors import InputError, run_cli, with_config
-from face_detection.arguments import WEIGHTS
+from face_detection.base import DETECTORS, Detector
 from hparams import load_training_hparams
+from lipsync.options import options_from
 
 SCRIPTS = sorted(
     str(path.relative_to(REPOSITORY))
@@ -58,8 +59,16 @@ def parsers(name, parser):
                 yield from parsers(f"{name} {command}", child)
 
 
+class New(Detector):
+    """What the scripts know of a detector stands in its class."""
+
+    name, about = "new", "sees in the dark"
+    weights = ("new_weights", "checkpoints/new.pth")
+
+
 def test_a_detector_s_weights_have_one_place_for_their_flag(monkeypatch):
-    monkeypatch.setitem(WEIGHTS, "new", ("new_weights", "checkpoints/new.pth"))
+    monkeypatch.setitem(DETECTORS, "new", "New")
+    monkeypatch.setitem(sys.modules, "face_detection.new", sys.modules[__name__])
     found = {}
     for script in SCRIPTS:
         module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
@@ -73,6 +82,7 @@ def test_a_detector_s_weights_have_one_place_for_their_flag(monkeypatch):
                 assert {"centerface", "sfd"} <= set(detector.choices), name
                 said = " ".join(parser.format_help().split())
                 assert "weights of --detector new; default checkpoints/new.pth" in said, name
+                assert "new: sees in the dark" in said or "new" not in detector.choices, name
     assert found == DETECTOR_OF
 
 
@@ -129,7 +139,7 @@ def test_options_may_stand_in_a_file_and_the_command_line_wins(tmp_path):
                     "no_face:\n")  # fmt: skip
     args = parsed("inference", path, "--pads", "1", "2", "3", "4", "--audio", "a.wav")
     assert (args.face, args.audio, args.pads) == ("me.jpg", "a.wav", [1, 2, 3, 4])
-    assert (args.nosmooth, args.static, args.rotate) == (True, True, False)
+    assert (args.nosmooth, options_from(args)["static"], args.rotate) == (True, True, False)
     assert (args.silence_gate, args.box, args.no_face) == (-45, [1, 2, 3, 4], "pass")
     path.write_text("runs: x\n")
     with pytest.raises(InputError):  # a positional argument is no option
@@ -175,3 +185,14 @@ def test_the_commented_configs_hold_the_defaults(module, name, argv, tmp_path):
     assert found == expected | {"config": str(path)}
     listed = {line.partition(":")[0] for line in path.read_text().splitlines()}
     assert expected.keys() <= listed
+
+
+@pytest.mark.parametrize(
+    ("argv", "static"),
+    [([], False), (["--static"], True), (["--static", "True"], True), (["--static=no"], False)],
+)
+def test_a_switch_is_turned_as_the_released_program_s(argv, static):
+    parser = importlib.import_module("inference").get_args_parser()
+    assert options_from(parser.parse_args(argv))["static"] is static
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--static", "maybe"])

@@ -12,8 +12,7 @@ import torch
 
 from corpus.clips import open_mel
 from datasets import assemble, get_segmented_mels, mel_tensor
-from face_detection.landmarks import MissingLandmarks, lip_opening, load_landmarks
-from face_detection.lip_motion import lip_scores
+from face_detection.landmarks import MissingLandmarks, lip_opening, lip_scores, load_landmarks
 from training.setup import logger
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ LEAST_FOLLOWS = 0.2
 
 
 class LipCheck:
-    """follows, leak and amplitude (face_detection/lip_motion.py) of some clips of a split, each
+    """follows, leak and amplitude (face_detection/landmarks.py) of some clips of a split, each
     drawn to the sound of another one, with itself as the reference, as inference does.
 
     Where no landmark package is installed that is said once, and there are no scores.
