@@ -9,6 +9,7 @@ hears the sound 3 frames later. Clips stay as they are: to undo it, train with t
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import sys
@@ -23,7 +24,7 @@ from corpus.listing import SPLITS, find_clips, write_filelists
 from errors import InputError
 from experts.lip_lag import LipLag
 from experts.offset import MAX_SHIFT, Expert, clip_offset, load_expert
-from hparams import HParams, read_entries, read_split
+from hparams import HParams, read_entries
 from media.files import add_record, read_records, replacing, stamp
 
 if TYPE_CHECKING:
@@ -76,14 +77,21 @@ def correct_root(
     names = find_clips(preprocessed_root)
     lists = {"kept": names}
     if filelists:
-        lists = _read_filelists(filelists, out_filelists, preprocessed_root)
+        if os.path.realpath(filelists) == os.path.realpath(out_filelists):
+            raise InputError(
+                f"the kept filelists would overwrite those in {filelists}; name another folder"
+            )
+        found = read_lists(filelists, preprocessed_root)
+        lists = {split: [name for name, _ in entries] for split, entries in found.items()}
+        if not lists:
+            raise InputError(f"no {', '.join(f'{split}.txt' for split in SPLITS)} in {filelists}")
     expert = load_expert(expert_path, device) if expert_path else LipLag()
     if min_confidence is None:
         min_confidence = MIN_CONFIDENCE[expert.kind]
     try:
         os.makedirs(out_filelists, exist_ok=True)
         log = os.path.join(out_filelists, JUDGED)
-        found = _judge_all(preprocessed_root, names, expert, hp, log)
+        found = judge_all(preprocessed_root, names, expert, hp, _read_log(log), log)
         verdicts = [_decide(found[name], max_offset, min_confidence) for name in names]
         judged = [verdict for verdict in verdicts if verdict.offset is not None]
         if not judged:
@@ -107,17 +115,31 @@ def known_sync(filelists: str, root: str) -> dict[str, dict]:
     for folder in (filelists, os.path.normpath(filelists) + "_synced"):
         known |= _read_log(os.path.join(folder, JUDGED))
     known = {name: entry | {"shift": 0} for name, entry in known.items()}
-    for split in SPLITS:
-        path = os.path.join(filelists, f"{split}.txt")
-        for name, shift in read_entries(path, root) if os.path.isfile(path) else ():
-            known.setdefault(os.path.normpath(name), {})["shift"] = shift
+    for name, shift in itertools.chain(*read_lists(filelists, root).values()):
+        known.setdefault(name, {})["shift"] = shift
     return known
 
 
-def _judge_all(
-    root: str, names: Sequence[str], expert: Expert | LipLag, hp: HParams, log: str
+def read_lists(folder: str, root: str = "") -> dict[str, list[tuple[str, int]]]:
+    """Split -> (clip, shift) of each line, of the filelists that are in a folder."""
+    paths = {split: os.path.join(folder, f"{split}.txt") for split in SPLITS}
+    return {
+        split: read_entries(path, root) for split, path in paths.items() if os.path.isfile(path)
+    }
+
+
+def judge_all(
+    root: str,
+    names: Sequence[str],
+    expert: Expert | LipLag,
+    hp: HParams,
+    before: dict[str, dict],
+    log: str | None = None,
 ) -> dict[str, dict]:
-    """What the expert finds in every clip. `log` grows with each: a killed run is gone on with."""
+    """Name -> what the expert finds in the clip: offset, confidence and searched, or, where it
+    cannot be judged, a reason and None for the first two. What it found `before` in the same clip
+    is believed. `log` grows with each: a killed run is gone on with.
+    """
     from tqdm import tqdm
 
     def judge(name: str) -> dict:
@@ -142,14 +164,15 @@ def _judge_all(
         ask, on_gpu = expert.clip_offset, False
     else:
         ask, on_gpu = functools.partial(clip_offset, expert), expert.device.type != "cpu"
-    before, judged, quiet = _read_log(log), {}, not sys.stderr.isatty()
+    judged = {}
     # on a GPU, threads decode while it computes
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1) if on_gpu else 1)
     try:
         found = pool.map(judge, names)
-        for entry in tqdm(found, None, len(names), unit="clip", disable=quiet):
+        quiet = not sys.stderr.isatty()
+        for entry in tqdm(found, expert.kind, len(names), unit="clip", disable=quiet):
             judged[entry["name"]] = entry
-            if entry["offset"] is not None and entry is not before.get(entry["name"]):
+            if log and entry["offset"] is not None and entry is not before.get(entry["name"]):
                 add_record(log, entry)
     finally:
         pool.shutdown(cancel_futures=True)
@@ -173,21 +196,6 @@ def _decide(found: dict, max_offset: int, min_confidence: float) -> Verdict:
     elif abs(offset) == found["searched"] < MAX_SHIFT:
         reason = "offset at the end of a short clip's search"
     return Verdict(found["name"], offset, found["confidence"], reason)
-
-
-def _read_filelists(folder: str, out: str, root: str) -> dict[str, list[str]]:
-    """Split -> clip names, of the lists that are there."""
-    if os.path.realpath(folder) == os.path.realpath(out):
-        raise InputError(
-            f"the kept filelists would overwrite those in {folder}; name another folder"
-        )
-    there = [split for split in SPLITS if os.path.exists(os.path.join(folder, f"{split}.txt"))]
-    if not there:
-        raise InputError(f"no {', '.join(f'{split}.txt' for split in SPLITS)} in {folder}")
-    return {
-        split: [os.path.relpath(path, root) for path, _ in read_split(root, split, folder)]
-        for split in there
-    }
 
 
 def _write_lists(verdicts: Sequence[Verdict], lists: dict[str, list[str]], out: str) -> None:
