@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
 def train(args: argparse.Namespace, hp: HParams, device) -> None:
     """Data, models, optimizer, resume, loop."""
     from training.loop import open_run
-    from training.setup import create_adam, prepare_generator, set_learning_rates, speed_up
+    from training.setup import create_adam, prepare_generator, speed_up
 
     train_set, val_set, expert, model = prepare_generator(args, hp, device)
     optimizer = create_adam(model, hp.initial_learning_rate, device)
@@ -62,11 +62,8 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
     called, mask_loss = speed_up(model, device, hp), create_mask_loss(hp)
 
     def step(batch: dict) -> dict:
-        set_learning_rates(run.state["global_step"], {optimizer: hp.initial_learning_rate}, hp)
-        weight = sync_weight(run.state, hp)
-        return train_step(
-            batch, called, expert, optimizer, weight, run.precision, mask_loss, hp.mouth_wt
-        )[0]
+        networks, weight = (called, expert, optimizer), sync_weight(run.state, hp)
+        return train_step(batch, *networks, weight, run.precision, mask_loss, hp.mouth_wt)[0]
 
     def evaluate(batches) -> tuple[dict[str, float], tuple | None]:
         return validate(run.judged, expert, batches, device, run.precision)

@@ -8,17 +8,19 @@ embedded once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import mannwhitneyu
 from torch.nn import functional as F
 
 from audio import ShortWindow, crop_audio_window
 from corpus.clips import Clip, open_mel
 from datasets import SyncNetDataset, assemble, mel_tensor
 from experts.accuracy import CLEAR_SHIFT, REPORTED_SHIFTS, balanced
+from training import distributed
+from training.setup import validation_batches
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,13 +41,9 @@ def validate_expert(
     """A SyncNet_color's scores (`summarise`) on the fixed windows of a split: one of every clip, or
     hp.eval_windows. Every process embeds its share of them and returns the scores of all.
     """
-    from training import distributed
-    from training.setup import validation_batches
-
     found = pair_cosines(expert, validation_batches(dataset, batch_size, hp), device)
-    parts = [found]
-    if distributed.world_size() > 1:
-        parts *= distributed.world_size()
+    parts = [found] * distributed.world_size()
+    if len(parts) > 1:
         torch.distributed.all_gather_object(parts, found)
     return summarise(parts)
 
@@ -78,8 +76,7 @@ class ExpertValidationDataset(SyncNetDataset):
         return {"window": self.lower_halves(clip, seen), "mels": mels, "exists": exists, "y": y}
 
 
-@dataclass(frozen=True)
-class PairCosines:
+class PairCosines(NamedTuple):
     """What an expert said about N windows.
 
     y (N,): the label of the released sample. cosines (N, S+1) float32 and exists (N, S+1): of the
@@ -95,7 +92,8 @@ def pair_cosines(
     expert: nn.Module, batches: Iterable[dict[str, torch.Tensor]], device: torch.device
 ) -> PairCosines:
     """What a SyncNet_color in eval mode says about batches of ExpertValidationDataset."""
-    parts = [_no_windows()]
+    none = np.zeros((0, len(SHIFTS) + 1), np.float32)  # a process may have no window
+    parts = [PairCosines(none[:, 0], none, none.astype(bool))]
     training = expert.training
     expert.eval()
     with torch.inference_mode():
@@ -112,15 +110,9 @@ def pair_cosines(
     return join(parts)
 
 
-def _no_windows() -> PairCosines:
-    none = np.zeros((0, len(SHIFTS) + 1), np.float32)
-    return PairCosines(none[:, 0], none, none.astype(bool))
-
-
 def join(parts: Sequence[PairCosines]) -> PairCosines:
     """The windows of several batches or processes as one."""
-    fields = ("y", "cosines", "exists")
-    return PairCosines(*(np.concatenate([getattr(p, name) for p in parts]) for name in fields))
+    return PairCosines(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def summarise(parts: Sequence[PairCosines]) -> dict[str, float]:
@@ -143,11 +135,8 @@ def summarise(parts: Sequence[PairCosines]) -> dict[str, float]:
     }
     own, far = found_pairs(found, [0]), found_pairs(found, far_from(0))
     if len(own) and len(far):
-        scores |= {
-            "auc": roc_auc(own, far),
-            "cos_pos": float(own.mean()),
-            "cos_neg": float(far.mean()),
-        }
+        scores["auc"] = roc_auc(own, far)
+        scores |= {"cos_pos": float(own.mean()), "cos_neg": float(far.mean())}
     for shift in REPORTED_SHIFTS:
         shifted = found_pairs(found, [-shift, shift])
         if len(own) and len(shifted):
@@ -180,8 +169,5 @@ def roc_auc(positive: np.ndarray, negative: np.ndarray) -> float:
     """Area under the ROC curve: how often a positive is larger than a negative, a tie being half a
     time (the Mann-Whitney statistic).
     """
-    from scipy.stats import rankdata
-
-    ranks = rankdata(np.concatenate([positive, negative]))
-    least = len(positive) * (len(positive) + 1) / 2
-    return float((ranks[: len(positive)].sum() - least) / (len(positive) * len(negative)))
+    found = mannwhitneyu(np.float64(positive), np.float64(negative), method="asymptotic")
+    return float(found.statistic / (len(positive) * len(negative)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from errors import InputError
 from training import distributed
 from training.log import RunLog
 from training.precision import Ema, NonFiniteLoss, Precision
-from training.setup import finished, progress, to_device, train_batches
+from training.setup import set_learning_rates, to_device, train_batches
 from training.state import Checkpoints, StopSignals
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Run:
     precision: Precision
     log: RunLog
     checkpoints: Checkpoints
+    rates: dict  # optimizer -> its learning rate
     state: dict  # see Checkpoints.resume
     ema: Ema | None = None
 
@@ -59,9 +61,10 @@ def open_run(
     log, precision, model = RunLog(args, hp), Precision(hp, device), parts[""][0]
     ema = Ema(model, hp.ema) if hp.ema else None
     checkpoints = Checkpoints(args.checkpoint_dir, hp, parts, precision, ema)
-    starts = {prefix: getattr(args, f"{prefix}checkpoint_path") for prefix in parts}
-    state = checkpoints.resume(starts)
-    return Run(hp, device, *sets, model, precision, log, checkpoints, state, ema)
+    # before the resume, which brings those of another step
+    rates = {optimizer: optimizer.param_groups[0]["lr"] for _, optimizer in parts.values()}
+    state = checkpoints.resume({part: getattr(args, f"{part}checkpoint_path") for part in parts})
+    return Run(hp, device, *sets, model, precision, log, checkpoints, rates, state, ema)
 
 
 def train_loop(
@@ -79,6 +82,8 @@ def train_loop(
     validate_fn(step) writes the log and gives a score of which less is better. batch_size: samples
     that one process loads at a time.
     """
+    from tqdm import tqdm
+
     hp, state = run.hp, run.state
     run.log.begin()
     _introduce(run)
@@ -87,9 +92,12 @@ def train_loop(
         state["samples"] = state["global_step"] * per_step
     saved = state["global_step"]
     loading = contextlib.closing(train_batches(run.train_set, batch_size, hp, state["samples"]))
-    with StopSignals() as stop, progress(saved, hp) as bar, loading as batches:
-        while not finished(state["global_step"], state["global_epoch"], hp):
+    quiet = not (sys.stderr.isatty() and distributed.is_main())
+    bar = tqdm(initial=saved, total=hp.nsteps or None, unit="step", disable=quiet)
+    with StopSignals() as stop, bar, loading as batches:
+        while not finished(state, hp):
             step = state["global_step"] + 1
+            set_learning_rates(state["global_step"], run.rates, hp)
             scalars = _take_step(run, step, step_fn, batches)
             state["global_step"], state["samples"] = step, state["samples"] + per_step
             state["global_epoch"] = state["samples"] // len(run.train_set)
@@ -97,7 +105,7 @@ def train_loop(
             bar.update()
             if means:
                 bar.set_postfix({name: f"{value:.4f}" for name, value in list(means.items())[:2]})
-            last = finished(step, state["global_epoch"], hp)
+            last = finished(state, hp)
             if step % eval_interval == 0 or last:
                 run.checkpoints.save_best(state, validate_fn(step))
             if step % checkpoint_interval == 0 or last:
@@ -109,6 +117,11 @@ def train_loop(
     if saved != state["global_step"]:
         run.checkpoints.save(state)
     run.log.close()
+
+
+def finished(state: dict, hp: HParams) -> bool:
+    """Whether hp.nsteps or hp.nepochs has been reached."""
+    return state["global_epoch"] >= hp.nepochs or 0 < hp.nsteps <= state["global_step"]
 
 
 def _introduce(run: Run) -> None:
