@@ -54,15 +54,13 @@ def check_expert(args: argparse.Namespace, hp: HParams) -> dict[str, float]:
     SyncNetDataset(args.data_root, "val", hp, args.filelists)  # that the first validation finds it
     optimizer = setup.create_adam(model, max(hp.syncnet_lr, EXPERT_RATE), device)
 
-    def step(batch: dict, called=model) -> dict:
-        scalars = steps.expert_step(batch, called, optimizer, hp, precision)
-        precision.end_step()
-        return scalars
+    def step(batch: dict, called) -> dict:
+        return steps.expert_step(batch, called, optimizer, hp, precision)
 
     contrastive = hp.syncnet_loss == "contrastive"
     bound = CONTRASTIVE_BOUND if contrastive else EXPERT_BOUND
     samples = max(2, EXPERT_SAMPLES // (hp.contrastive_windows if contrastive else 1))
-    report = _try(step, model, (data, samples, clips), "loss", bound, device, hp)
+    report = _try(step, model, (data, samples, clips), "loss", bound, precision, hp)
     begin, end = (_hours(leaves, report) for leaves in LRS2_LEAVES)
     print(
         f"hours: the released recipe leaves ln 2 after {LRS2_LEAVES[0]:,} to {LRS2_LEAVES[1]:,} "
@@ -86,23 +84,19 @@ def check_generator(
     mask_loss, rate = steps.create_mask_loss(hp), max(hp.initial_learning_rate, GENERATOR_RATE)
     # the weights as after the gate, when a step costs most
     if quality:
-        disc, raised = (
-            setup.create_disc(hp, device),
-            dataclasses.replace(hp, initial_learning_rate=rate),
-        )
-        optimizers = setup.create_optimizers(model, disc, raised, device)
+        hp_raised = dataclasses.replace(hp, initial_learning_rate=rate)
+        disc = setup.create_disc(hp, device)
+        optimizers = setup.create_optimizers(model, disc, hp_raised, device)
         rest = disc, expert, *optimizers, hp.hq_syncnet_wt_gated, hp.disc_wt, precision, disc
     else:
         rest = expert, setup.create_adam(model, rate, device), hp.syncnet_wt_gated, precision
 
-    def step(batch: dict, called=model) -> dict:
+    def step(batch: dict, called) -> dict:
         update = steps.quality_step if quality else steps.generator_step
-        scalars, _ = update(batch, called, *rest, mask_loss)
-        precision.end_step()
-        return scalars
+        return update(batch, called, *rest, mask_loss)[0]
 
     sizes = data, GENERATOR_SAMPLES, hp.batch_size
-    report |= _try(step, model, sizes, "l1", GENERATOR_BOUND, device, hp)
+    report |= _try(step, model, sizes, "l1", GENERATOR_BOUND, precision, hp)
     hours = _hours(GENERATOR_STEPS, report)
     print(f"hours: {hours:.1f} h for every {GENERATOR_STEPS:,} steps of batch {hp.batch_size}")
     return report
@@ -117,18 +111,30 @@ def _begin(args: argparse.Namespace, hp: HParams) -> tuple:
 
 
 def _try(
-    step: Callable, model, sizes: tuple, loss_name: str, bound: float, device, hp: HParams
+    step: Callable,
+    model,
+    sizes: tuple,
+    loss_name: str,
+    bound: float,
+    precision: Precision,
+    hp: HParams,
 ) -> dict[str, float]:
     """Overfit, then time step(batch, called). sizes: the data, how many of its samples are learned
     by heart, how many of them a step has.
     """
-    data, few, batch_size = sizes
+
+    def whole_step(batch: dict, called=model) -> dict:
+        scalars = step(batch, called)
+        precision.end_step()
+        return scalars
+
+    (data, few, batch_size), device = sizes, precision.device
     batch = small_batch(data, few, device)
-    count, windows = overfit(step, batch, loss_name, bound, OVERFIT_STEPS), len(batch["mel"])
+    count, windows = overfit(whole_step, batch, loss_name, bound, OVERFIT_STEPS), len(batch["mel"])
     print(f"overfits one batch: yes, {windows} windows to {loss_name} {bound} in {count} steps")
     batches = setup.train_batches(data, batch_size, hp, 0)
-    step = partial(step, called=setup.speed_up(model, device, hp))
-    seconds, wait = time_steps(step, batches, device, TIMED_STEPS, TIMED_SECONDS)
+    called = partial(whole_step, called=setup.speed_up(model, device, hp))
+    seconds, wait = time_steps(called, batches, device, TIMED_STEPS, TIMED_SECONDS)
     batches.close()
     seconds *= hp.accumulation
     print(f"step: {seconds:.3f} s with loading, {wait:.1%} of it waiting for data")
