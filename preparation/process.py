@@ -11,7 +11,8 @@ import queue
 import re
 import shutil
 import wave
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,8 +80,7 @@ class Preparer:
 
         self.settings, self.stopping = settings, False
         self._detectors: queue.SimpleQueue = queue.SimpleQueue()
-        options = dict(settings.detector_options)
-        on_cpu = device == "cpu"
+        options, on_cpu = dict(settings.detector_options), device == "cpu"
         if settings.detector == "sfd":
             options["half"] = not (on_cpu or settings.float32)
         # a GPU computes one batch at a time, while other threads decode and write
@@ -111,30 +111,24 @@ class Preparer:
             if is_done(folder):  # by another run, just now
                 return Result(name, skipped=True)
             clips = Clips(video, part, self.settings)  # first: no sound is told quickly
-            detect = self._detection(video)
+            known = known_boxes(video) if self.settings.detector == "boxes" else None
             with ahead(_chunks(video, self.settings), 1) as chunks:
                 for frames, cuts in chunks:
                     if self.stopping:
                         raise InputError("the run was ended")
-                    for frame, cut, faces in zip(frames, cuts, detect(frames), strict=True):
+                    found = [next(known, []) for _ in frames] if known else self._detect(frames)
+                    for frame, cut, faces in zip(frames, cuts, found, strict=True):
                         clips.feed(frame, cut, faces)
             clips.publish(folder)
             return Result(name, **clips.counts)
 
-    def _detection(self, video: str) -> Callable[[list[np.ndarray]], list[list[Box]]]:
-        """Frames of one shape, in their order -> the faces of each."""
-        if self.settings.detector == "boxes":
-            known = known_boxes(video)
-            return lambda frames: [next(known, []) for _ in frames]
-
-        def detect(frames: list[np.ndarray]) -> list[list[Box]]:
-            detector = self._detectors.get()
-            try:
-                return detector.detect(np.stack(frames))
-            finally:
-                self._detectors.put(detector)
-
-        return detect
+    def _detect(self, frames: list[np.ndarray]) -> list[list[Box]]:
+        """The faces of frames of one shape."""
+        detector = self._detectors.get()
+        try:
+            return detector.detect(np.stack(frames))
+        finally:
+            self._detectors.put(detector)
 
 
 def known_boxes(video: str) -> Iterator[list[Box]]:
@@ -189,8 +183,7 @@ def claim(folder: str) -> Iterator[str]:
     The lock dies with the process, however that ends, and what it left is cleared by the next one.
     Raises Busy where a living process holds it.
     """
-    part = folder + PART
-    lock = os.path.join(part, LOCK)
+    part, lock = folder + PART, os.path.join(folder + PART, LOCK)
     try:
         os.makedirs(part, exist_ok=True)
         handle = os.open(lock, os.O_RDWR | os.O_CREAT)
@@ -229,7 +222,7 @@ class Clips:
         self._pieces, self._index = Pieces(self.rules), 0
         self._open: str | None = None  # folder of the piece that frames go to
         self._boxes: list[list[int] | None] = []  # of its frames, cut to the frame
-        self.counts = {"clips": 0, "frames": 0, "faces": 0, "crowded": 0, "short": 0}
+        self.counts: Counter = Counter()  # as Result has them
 
     def feed(self, frame: np.ndarray, cut: bool, faces: list[Box]) -> None:
         """The next frame, uint8 BGR: its face becomes `<frame>.jpg` of the piece it belongs to."""
@@ -259,9 +252,7 @@ class Clips:
             self.counts["short"] += faces > 0
             shutil.rmtree(folder)
             return
-        seen = {"clips": 1, "frames": len(boxes), "faces": faces, "crowded": piece.crowded > 0}
-        for what, count in seen.items():
-            self.counts[what] += count
+        self.counts.update(clips=1, frames=len(boxes), faces=faces, crowded=piece.crowded > 0)
         record = {
             "source": self.video,
             "fps": FPS,
