@@ -180,16 +180,10 @@ FAULTS = (OSError, EOFError, ValueError, TypeError, OverflowError, RecursionErro
 
 
 def examine(
-    preprocessed_root: str,
-    out: str,
-    filelists: str | None = None,
-    expert: str | None = None,
-    device="cpu",
-    workers: int = 1,
-    max_clips: int = 0,
-    seed: int = 0,
+    preprocessed_root: str, out: str, filelists: str | None = None, expert: str | None = None,
+    device="cpu", workers: int = 1, max_clips: int = 0, seed: int = 0,
     speaker_pattern: str | None = None,
-) -> dict:
+) -> dict:  # fmt: skip
     """Write doctor.json, doctor.png and doctor.txt into `out`, print the latter, and return what
     doctor.json holds: root, verdict, findings, summary and a row for each clip.
 

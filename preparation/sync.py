@@ -12,12 +12,12 @@ import functools
 import itertools
 import json
 import os
+import statistics
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from corpus.clips import read_record
 from corpus.listing import SPLITS, find_clips, write_filelists
@@ -38,8 +38,7 @@ JUDGED = "offsets.jsonl"  # beside the kept lists: a line for every clip that wa
 BAR = 40  # characters of the longest bar of the histogram
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What was decided about a clip. offset, confidence: None where it could not be judged; reason:
     why it is dropped, None where it is kept.
     """
@@ -56,15 +55,9 @@ class Verdict:
 
 
 def correct_root(
-    preprocessed_root: str,
-    expert_path: str | None,
-    filelists: str | None,
-    out_filelists: str,
-    max_offset: int,
-    min_confidence: float | None,
-    device: torch.device | str,
-    hp: HParams,
-) -> list[Verdict]:
+    preprocessed_root: str, expert_path: str | None, filelists: str | None, out_filelists: str,
+    max_offset: int, min_confidence: float | None, device: torch.device | str, hp: HParams,
+) -> list[Verdict]:  # fmt: skip
     """Judge every clip, by the expert or without one by lip landmarks, and list those to keep with
     the shift that brings them into sync.
 
@@ -86,13 +79,12 @@ def correct_root(
         if not lists:
             raise InputError(f"no {', '.join(f'{split}.txt' for split in SPLITS)} in {filelists}")
     expert = load_expert(expert_path, device) if expert_path else LipLag()
-    if min_confidence is None:
-        min_confidence = MIN_CONFIDENCE[expert.kind]
+    least = MIN_CONFIDENCE[expert.kind] if min_confidence is None else min_confidence
     try:
         os.makedirs(out_filelists, exist_ok=True)
         log = os.path.join(out_filelists, JUDGED)
         found = judge_all(preprocessed_root, names, expert, hp, _read_log(log), log)
-        verdicts = [_decide(found[name], max_offset, min_confidence) for name in names]
+        verdicts = [_decide(found[name], max_offset, least) for name in names]
         judged = [verdict for verdict in verdicts if verdict.offset is not None]
         if not judged:
             reason = Counter(verdict.reason for verdict in verdicts).most_common(1)[0][0]
@@ -129,13 +121,9 @@ def read_lists(folder: str, root: str = "") -> dict[str, list[tuple[str, int]]]:
 
 
 def judge_all(
-    root: str,
-    names: Sequence[str],
-    expert: Expert | LipLag,
-    hp: HParams,
-    before: dict[str, dict],
-    log: str | None = None,
-) -> dict[str, dict]:
+    root: str, names: Sequence[str], expert: Expert | LipLag, hp: HParams,
+    before: dict[str, dict], log: str | None = None,
+) -> dict[str, dict]:  # fmt: skip
     """Name -> what the expert finds in the clip: offset, confidence and searched, or, where it
     cannot be judged, a reason and None for the first two. What it found `before` in the same clip
     is believed. `log` grows with each: a killed run is gone on with.
@@ -148,17 +136,17 @@ def judge_all(
         entry = {"name": name, "expert": expert.label, "stamp": changed}
         if before.get(name, {}).items() >= entry.items():
             return before[name]
-        nothing = {"offset": None, "confidence": None}
         try:
             rewritten = read_record(folder).get("sync")  # earlier versions wrote mel.npy anew
             found = ask(folder, hp, MAX_SHIFT)
-            offset = found.offset - (rewritten["shift"] or 0 if rewritten else 0)
+            entry["offset"] = found.offset - (rewritten["shift"] or 0 if rewritten else 0)
+            entry["confidence"] = round(found.confidence, 4)
+            return entry | {"searched": found.searched}
         except InputError as error:
-            return entry | nothing | {"reason": str(error).removeprefix(f"{folder}: ")}
+            reason = str(error).removeprefix(f"{folder}: ")
         except (OSError, ValueError, KeyError, TypeError) as error:  # a crop that is no picture
-            return entry | nothing | {"reason": f"unreadable: {error}"}
-        confidence = round(found.confidence, 4)
-        return entry | {"offset": offset, "confidence": confidence, "searched": found.searched}
+            reason = f"unreadable: {error}"
+        return entry | {"offset": None, "confidence": None, "reason": reason}
 
     if isinstance(expert, LipLag):
         ask, on_gpu = expert.clip_offset, False
@@ -186,7 +174,7 @@ def _read_log(path: str) -> dict[str, dict]:
 
 def _decide(found: dict, max_offset: int, min_confidence: float) -> Verdict:
     offset, reason = found["offset"], found.get("reason")
-    if offset is None:
+    if reason:
         pass
     elif found["confidence"] < min_confidence:
         reason = f"confidence below {min_confidence:g}"
@@ -217,8 +205,6 @@ def _write_lists(verdicts: Sequence[Verdict], lists: dict[str, list[str]], out: 
 
 
 def _print_report(verdicts: Sequence[Verdict], judged: Sequence[Verdict], label: str) -> None:
-    import statistics
-
     counts = Counter(verdict.offset for verdict in judged)
     print(f"{len(verdicts)} clips, {len(judged)} judged by {label}")
     print("offset in frames (positive: the sound is early), number of clips")

@@ -112,14 +112,9 @@ def write_clip(
 
 
 def write_corpus(
-    root: str | os.PathLike,
-    speakers: int = 12,
-    clips_per_speaker: int = 4,
-    seconds: float = 3.0,
-    size: int | tuple[int, ...] | None = None,
-    seed: int = 0,
-    workers: int | None = None,
-) -> tuple[int, int]:
+    root: str | os.PathLike, speakers: int = 12, clips_per_speaker: int = 4, seconds: float = 3.0,
+    size: int | tuple[int, ...] | None = None, seed: int = 0, workers: int | None = None,
+) -> tuple[int, int]:  # fmt: skip
     """Write the corpus below `root`; returns (clips written, clips that were there already).
 
     size: frame side in px, or several to choose from per speaker; None takes 160 to 256. workers:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from tqdm import tqdm
 
 from errors import InputError
 from training import distributed
@@ -68,13 +69,9 @@ def open_run(
 
 
 def train_loop(
-    run: Run,
-    step_fn: Callable[[dict], dict],
-    validate_fn: Callable[[int], float],
-    batch_size: int,
-    eval_interval: int,
-    checkpoint_interval: int,
-) -> None:
+    run: Run, step_fn: Callable[[dict], dict], validate_fn: Callable[[int], float],
+    batch_size: int, eval_interval: int, checkpoint_interval: int,
+) -> None:  # fmt: skip
     """Step, log, validate, save, until hp.nsteps, hp.nepochs or a signal to stop, which is answered
     by a checkpoint after the step.
 
@@ -82,8 +79,6 @@ def train_loop(
     validate_fn(step) writes the log and gives a score of which less is better. batch_size: samples
     that one process loads at a time.
     """
-    from tqdm import tqdm
-
     hp, state = run.hp, run.state
     run.log.begin()
     _introduce(run)
