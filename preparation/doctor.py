@@ -65,8 +65,8 @@ class Test(NamedTuple):
     do: str
 
     def fails(self, value: float) -> bool:
-        return value < (value if self.low is None else self.low) or value > (
-            value if self.high is None else self.high
+        return (self.low is not None and value < self.low) or (
+            self.high is not None and value > self.high
         )
 
 

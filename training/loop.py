@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from training import distributed
 from training.log import RunLog
 from training.precision import Ema, NonFiniteLoss, Precision
 from training.setup import set_learning_rates, to_device, train_batches
-from training.state import Checkpoints, StopSignals
+from training.state import Checkpoints
 
 if TYPE_CHECKING:
     import argparse
@@ -89,7 +90,7 @@ def train_loop(
     loading = contextlib.closing(train_batches(run.train_set, batch_size, hp, state["samples"]))
     quiet = not (sys.stderr.isatty() and distributed.is_main())
     bar = tqdm(initial=saved, total=hp.nsteps or None, unit="step", disable=quiet)
-    with StopSignals() as stop, bar, loading as batches:
+    with stop_signals() as asked, bar, loading as batches:
         while not finished(state, hp):
             step = state["global_step"] + 1
             set_learning_rates(state["global_step"], run.rates, hp)
@@ -106,12 +107,30 @@ def train_loop(
             if step % checkpoint_interval == 0 or last:
                 run.checkpoints.save(state)
                 saved = step
-            if distributed.any_process(stop.requested):
+            if distributed.any_process(bool(asked)):
                 logger.warning("step %d: asked to stop; the same command goes on from here", step)
                 break
     if saved != state["global_step"]:
         run.checkpoints.save(state)
     run.log.close()
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list]:
+    """While in use, SIGTERM and Ctrl-C only fill the list; a second one ends the run at once."""
+    asked: list = []
+
+    def note(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def finished(state: dict, hp: HParams) -> bool:
@@ -144,23 +163,17 @@ def _take_step(run: Run, step: int, step_fn: Callable, batches: Iterator[dict]) 
         batch = next(batches)
         waited += time.monotonic() - asked
         batch = to_device(batch, run.device)
-        with naming_clips(run.train_set, batch, step, run.checkpoints.folder):
+        try:
             scalars = step_fn(batch)
+        except NonFiniteLoss as error:
+            clips = sorted({run.train_set.clips[int(index)].folder for index in batch["clip"]})
+            raise InputError(
+                f"step {step}: {error}: training stopped. The newest checkpoint in "
+                f"{run.checkpoints.folder} is from before it. The batch was made of "
+                f"{', '.join(clips)}. If it comes back, lower the learning rate, or train without "
+                "--amp float16"
+            ) from error
     run.precision.end_step()
     if run.ema is not None:
         run.ema.update(run.model, step)
     return {**scalars, "wait": torch.tensor(waited / (time.monotonic() - start))}
-
-
-@contextlib.contextmanager
-def naming_clips(dataset: WindowDataset, batch: dict, step: int, folder: str) -> Iterator[None]:
-    """A NonFiniteLoss inside the block becomes an InputError that names the batch's clips."""
-    try:
-        yield
-    except NonFiniteLoss as error:
-        clips = sorted({dataset.clips[int(index)].folder for index in batch["clip"]})
-        raise InputError(
-            f"step {step}: {error}: training stopped. The newest checkpoint in {folder} is from "
-            f"before it. The batch was made of {', '.join(clips)}. If it comes back, lower the "
-            "learning rate, or train without --amp float16"
-        ) from error

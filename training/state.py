@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-import signal
 from dataclasses import dataclass
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,24 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 BEST = "best.pth"
-
-
-class StopSignals:
-    """While in use, SIGTERM and Ctrl-C only set `requested`; a second one ends the run at once."""
-
-    def __enter__(self) -> StopSignals:
-        self.requested, numbers = False, (signal.SIGTERM, signal.SIGINT)
-        self._before = {number: signal.signal(number, self._note) for number in numbers}
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 @dataclass
