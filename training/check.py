@@ -111,17 +111,10 @@ def _begin(args: argparse.Namespace, hp: HParams) -> tuple:
 
 
 def _try(
-    step: Callable,
-    model,
-    sizes: tuple,
-    loss_name: str,
-    bound: float,
-    precision: Precision,
+    step: Callable, model, sizes: tuple, loss_name: str, bound: float, precision: Precision,
     hp: HParams,
-) -> dict[str, float]:
-    """Overfit, then time step(batch, called). sizes: the data, how many of its samples are learned
-    by heart, how many of them a step has.
-    """
+) -> dict[str, float]:  # fmt: skip
+    """Overfit, then time step(batch, called). sizes: data, samples to learn by heart, of a step."""
 
     def whole_step(batch: dict, called=model) -> dict:
         scalars = step(batch, called)
@@ -242,12 +235,9 @@ def _remedy(shift: int, auc: float, args: argparse.Namespace) -> str:
 
 
 def time_steps(
-    step_fn: Callable[[dict], object],
-    batches: Iterator[dict],
-    device: torch.device,
-    steps: int,
+    step_fn: Callable[[dict], object], batches: Iterator[dict], device: torch.device, steps: int,
     seconds: float,
-) -> tuple[float, float]:
+) -> tuple[float, float]:  # fmt: skip
     """Mean seconds of a step with loading, and the share of them in which there was no data: of
     `steps` steps, or of fewer in `seconds`, after WARM_UP untimed ones.
     """

@@ -56,9 +56,7 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
 
 
 def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Batch norms whose statistics are those of all processes' batches together, in place where
-    possible; use the returned module.
-    """
+    """The model with batch norms that see the batches of all processes; perhaps a new module."""
     if world_size() == 1:
         return model
     if device.type == "cuda":
@@ -73,7 +71,6 @@ class GlooSyncBatchNorm(nn.BatchNorm2d):
     """BatchNorm2d over the batches of all processes, for the CPU; equal batch sizes."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) -> the same shape."""
         if not self.training or world_size() == 1:
             return super().forward(x)
         from torch.distributed.nn.functional import all_reduce  # through which gradients flow

@@ -32,12 +32,9 @@ SHIFTS = np.array([0, *(sign * shift for shift in REPORTED_SHIFTS for sign in (-
 
 
 def validate_expert(
-    expert: nn.Module,
-    dataset: ExpertValidationDataset,
-    hp: HParams,
-    batch_size: int,
+    expert: nn.Module, dataset: ExpertValidationDataset, hp: HParams, batch_size: int,
     device: torch.device,
-) -> dict[str, float]:
+) -> dict[str, float]:  # fmt: skip
     """A SyncNet_color's scores (`summarise`) on the fixed windows of a split: one of every clip, or
     hp.eval_windows. Every process embeds its share of them and returns the scores of all.
     """
@@ -58,34 +55,28 @@ class ExpertValidationDataset(SyncNetDataset):
     """
 
     def sample(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        hp = self.hp
-        heard, seen = self.draw(clip, rng)
-        starts = [*(seen + SHIFTS).tolist(), *([heard] if heard != seen else [])]
-        starts = [start - clip.shift for start in starts]
+        hp, (heard, seen) = self.hp, self.draw(clip, rng)
+        starts = [*(seen + SHIFTS), *([heard] if heard != seen else [])]
         rows = open_mel(clip.folder, hp.num_mels)
         mels = torch.zeros(len(SHIFTS) + 1, 1, hp.num_mels, hp.syncnet_mel_step_size)
         exists = torch.zeros(len(mels), dtype=torch.bool)
         for place, start in enumerate(starts):
             try:
-                window = crop_audio_window(rows, start, hp.fps, hp.syncnet_mel_step_size)
+                first = int(start) - clip.shift
+                window = crop_audio_window(rows, first, hp.fps, hp.syncnet_mel_step_size)
             except ShortWindow:
                 continue
-            mels[place, 0] = mel_tensor(window.T)
-            exists[place] = True
+            mels[place, 0], exists[place] = mel_tensor(window.T), True
         y = torch.tensor([float(heard == seen)])
         return {"window": self.lower_halves(clip, seen), "mels": mels, "exists": exists, "y": y}
 
 
 class PairCosines(NamedTuple):
-    """What an expert said about N windows.
+    """What an expert said about N windows of ExpertValidationDataset."""
 
-    y (N,): the label of the released sample. cosines (N, S+1) float32 and exists (N, S+1): of the
-    face with the sounds of ExpertValidationDataset.
-    """
-
-    y: np.ndarray
-    cosines: np.ndarray
-    exists: np.ndarray
+    y: np.ndarray  # (N,) the label of the released sample
+    cosines: np.ndarray  # (N, S+1) float32 of the face with each of its sounds
+    exists: np.ndarray  # (N, S+1)
 
 
 def pair_cosines(
@@ -166,8 +157,6 @@ def best_shift(found: PairCosines) -> tuple[int, float]:
 
 
 def roc_auc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Area under the ROC curve: how often a positive is larger than a negative, a tie being half a
-    time (the Mann-Whitney statistic).
-    """
+    """Area under the ROC curve: how often a positive is larger than a negative; a tie is half."""
     found = mannwhitneyu(np.float64(positive), np.float64(negative), method="asymptotic")
     return float(found.statistic / (len(positive) * len(negative)))

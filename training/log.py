@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 class RunLog:
-    """Everything a run says: console and train.log, metrics.jsonl, TensorBoard, sample grids.
+    """What a run says, in `<log_dir>/<experiment>/` and on the console.
 
-    In `<log_dir>/<experiment>/`. metrics.jsonl has one object a line: {"step", "time", "split",
+    metrics.jsonl has one object a line: {"step", "time", "split",
     name: mean, ...}. Training scalars are averaged over hp.log_interval steps and all processes;
     only the first process writes, and all must call alike. Until begin() it speaks on the console
     only: a run whose resume is refused leaves the files of the one before alone.
@@ -81,7 +81,6 @@ class RunLog:
         return None if step % self._hp.log_interval else self._flush()
 
     def _flush(self) -> dict[str, float]:
-        """Write the means of the steps since the last line."""
         means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         means = distributed.mean_of(means)
         self._sums.clear()

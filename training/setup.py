@@ -144,10 +144,8 @@ def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str,
 
 
 def freeze(expert: nn.Module, batch_stats: bool) -> nn.Module:
-    """The expert as a judge: no gradients of its own, running statistics fixed (paper section 3.2).
-
-    batch_stats: judge by each batch's statistics, as the released scripts do by never leaving train
-    mode.
+    """The expert as a judge: no gradients of its own, running statistics fixed (paper section 3.2);
+    batch_stats: each batch's instead, as the released scripts never leave train mode.
     """
     return expert.requires_grad_(False).train(batch_stats)
 
@@ -203,17 +201,13 @@ def set_learning_rates(step: int, rates: dict[Optimizer, float], hp: HParams) ->
 
 
 def place(model: nn.Module, device: torch.device, hp: HParams) -> nn.Module:
-    """The model on its device, in the memory layout that hp asks for, its batch norms seeing the
-    batches of all processes.
-    """
+    """The model on its device as hp asks for it, its batch norms seeing all processes' batches."""
     model = distributed.sync_batch_norm(model, device)
     return model.to(device, memory_format=torch.channels_last if hp.channels_last else None)
 
 
 def speed_up(model: nn.Module, device: torch.device, hp: HParams) -> nn.Module:
-    """The model as training calls it: one of many processes, compiled. It shares its weights with
-    `model`, whose keys are saved.
-    """
+    """The model as training calls it, with the weights of `model`, whose keys are saved."""
     if distributed.world_size() > 1:  # gradients are averaged, batch statistics the same everywhere
         devices = [device.index] if device.type == "cuda" else None
         model = nn.parallel.DistributedDataParallel(model, devices, broadcast_buffers=False)
