@@ -20,7 +20,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import cv2
 import numpy as np
+from tqdm import tqdm
 
 from corpus.clips import Clip, index_clip, open_mel, read_record
 from corpus.listing import clip_groups, find_clips, speakers_of
@@ -191,9 +193,6 @@ def examine(
     SyncNet v2, run on `device`. max_clips: look at so many, drawn by seed; 0: at all. InputError
     where there is no clip, OSError where `out` cannot be written.
     """
-    import cv2
-    from tqdm import tqdm
-
     hp, names = HParams(), find_clips(preprocessed_root)
     speakers = speakers_of(names, speaker_pattern), clip_groups(names, speaker_pattern)
     os.makedirs(out, exist_ok=True)
@@ -324,8 +323,6 @@ def _measure_mel(clip: dict, mel: np.ndarray, hp: HParams) -> None:
 
 def _measure_pictures(clip: dict, found: Clip) -> None:
     """Of SAMPLES crops at even distances, as training sees them: sharpness, brightness, change."""
-    import cv2
-
     frames = found.frames[((np.arange(SAMPLES) + 0.5) * len(found.frames) / SAMPLES).astype(int)]
     for path in map(found.frame_path, frames):
         with open(path, "rb") as file:  # decoders fill the rest of a truncated JPEG with grey

@@ -15,12 +15,21 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+from scipy.io import wavfile
 
+from audio import melspectrogram, pcm16
 from corpus.listing import LOCK, PART, is_done
 from errors import InputError
+from face_detection import create_detector
 from face_detection.base import Box
+from face_detection.boxes import read_boxes
+from face_detection.shots import ShotCuts
+from face_detection.track import padded_box
 from media.files import write_json
+from media.read import count_frames, iter_audio, iter_frames
+from media.streams import ahead
 from preparation.pieces import Piece, PieceRules, Pieces
 
 try:
@@ -74,10 +83,6 @@ class Preparer:
     """A device's detectors, and process() for up to `settings.workers` threads at a time."""
 
     def __init__(self, settings: Settings, device: str) -> None:
-        import cv2
-
-        from face_detection import create_detector
-
         self.settings, self.stopping = settings, False
         self._detectors: queue.SimpleQueue = queue.SimpleQueue()
         options, on_cpu = dict(settings.detector_options), device == "cpu"
@@ -102,8 +107,6 @@ class Preparer:
             return Result(name, error=kind + " ".join(str(error).split()))
 
     def _process(self, name: str, video: str) -> Result:
-        from media.streams import ahead
-
         folder = os.path.join(self.settings.preprocessed_root, name)
         if is_done(folder):
             return Result(name, skipped=True)
@@ -135,9 +138,6 @@ def known_boxes(video: str) -> Iterator[list[Box]]:
     """The faces at 25 frames a second by the file of boxes beside the video: one for all frames, or
     one for each frame of the video or of its 25 a second. InputError where it fits neither.
     """
-    from face_detection.boxes import read_boxes
-    from media.read import count_frames, iter_frames
-
     path = os.path.splitext(video)[0] + ".json"
     boxes = read_boxes(path)
     if len(boxes) == 1:
@@ -159,9 +159,6 @@ def known_boxes(video: str) -> Iterator[list[Box]]:
 
 def _chunks(video: str, settings: Settings) -> Iterator[tuple[list[np.ndarray], list[bool]]]:
     """Frames at 25 a second in lists of one shape, and of each whether a shot begins with it."""
-    from face_detection.shots import ShotCuts
-    from media.read import iter_frames
-
     shots = ShotCuts() if settings.rules.split else None
     frames: list[np.ndarray] = []
     cuts: list[bool] = []
@@ -295,9 +292,6 @@ def write_sound(video: str, path: str) -> None:
 
     Sample 0 is heard when the first frame is seen. InputError where there is no sound.
     """
-    from audio import pcm16
-    from media.read import iter_audio
-
     samples = 0
     with wave.open(path, "wb") as file:
         file.setnchannels(1)
@@ -315,10 +309,6 @@ def write_sound(video: str, path: str) -> None:
 
 def _write_crop(frame: np.ndarray, box: Box | None, folder: str, number: int) -> list[int] | None:
     """`<number>.jpg` of the box in the frame; the box as cut, None where nothing is left."""
-    import cv2
-
-    from face_detection.track import padded_box
-
     found = padded_box(box, (0, 0, 0, 0), *frame.shape[:2]) if box else None
     if found is None:
         return None
@@ -335,10 +325,6 @@ def _finish(folder: str, sound: np.ndarray, record: dict) -> None:
 
     The mel is that of the 16-bit file, as in the released code, so it can always be made again.
     """
-    from scipy.io import wavfile
-
-    from audio import melspectrogram
-
     wavfile.write(os.path.join(folder, "audio.wav"), SAMPLE_RATE, sound)
     mel = melspectrogram(sound.astype(np.float32) / 32768)
     np.save(os.path.join(folder, "mel.npy"), np.ascontiguousarray(mel.T))

@@ -17,7 +17,9 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+from tqdm import tqdm
 
 from corpus.clips import read_record
 from corpus.listing import SPLITS, find_clips, write_filelists
@@ -26,9 +28,6 @@ from experts.lip_lag import LipLag
 from experts.offset import MAX_SHIFT, Expert, clip_offset, load_expert
 from hparams import HParams, read_entries
 from media.files import add_record, read_records, replacing, stamp
-
-if TYPE_CHECKING:
-    import torch
 
 # Below this the expert is guessing. SyncNet v2's is the value in use for real corpora. Distances of
 # unit vectors differ less: on held-out clips of 71 windows the demo's SyncNet_color is above 0.33
@@ -56,7 +55,7 @@ class Verdict(NamedTuple):
 
 def correct_root(
     preprocessed_root: str, expert_path: str | None, filelists: str | None, out_filelists: str,
-    max_offset: int, min_confidence: float | None, device: torch.device | str, hp: HParams,
+    max_offset: int, min_confidence: float | None, device, hp: HParams,
 ) -> list[Verdict]:  # fmt: skip
     """Judge every clip, by the expert or without one by lip landmarks, and list those to keep with
     the shift that brings them into sync.
@@ -128,7 +127,6 @@ def judge_all(
     cannot be judged, a reason and None for the first two. What it found `before` in the same clip
     is believed. `log` grows with each: a killed run is gone on with.
     """
-    from tqdm import tqdm
 
     def judge(name: str) -> dict:
         folder = os.path.join(root, name)

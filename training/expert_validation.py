@@ -8,24 +8,21 @@ embedded once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.stats import mannwhitneyu
+from torch import nn
 from torch.nn import functional as F
 
 from audio import ShortWindow, crop_audio_window
 from corpus.clips import Clip, open_mel
 from datasets import SyncNetDataset, assemble, mel_tensor
 from experts.accuracy import CLEAR_SHIFT, REPORTED_SHIFTS, balanced
+from hparams import HParams
 from training import distributed
 from training.setup import validation_batches
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from hparams import HParams
 
 # Frames by which the sound is late; the face's own, 0, comes first
 SHIFTS = np.array([0, *(sign * shift for shift in REPORTED_SHIFTS for sign in (-1, 1))])

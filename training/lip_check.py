@@ -4,23 +4,16 @@ of the validation split, by landmarks that the training does not optimise.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
+from torch import nn
 
-from corpus.clips import open_mel
-from datasets import assemble, get_segmented_mels, mel_tensor
+from corpus.clips import Clip, open_mel
+from datasets import WindowDataset, assemble, get_segmented_mels, mel_tensor
 from experts.offset import longest_run
 from face_detection.landmarks import MissingLandmarks, lip_opening, load_landmarks
 from face_detection.lip_motion import lip_scores
 from training.setup import logger
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from corpus.clips import Clip
-    from datasets import WindowDataset
 
 CLIPS, FRAMES = 6, 60  # looked at: a second or two of each validation
 SURE = 0.35  # a sync loss below which a training looks as if it had learnt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import signal
@@ -9,25 +10,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
+from datasets import WindowDataset
 from errors import InputError
+from hparams import HParams
 from training import distributed
 from training.log import RunLog
 from training.precision import Ema, NonFiniteLoss, Precision
 from training.setup import set_learning_rates, to_device, train_batches
 from training.state import Checkpoints
-
-if TYPE_CHECKING:
-    import argparse
-
-    from torch import nn
-
-    from datasets import WindowDataset
-    from hparams import HParams
 
 logger = logging.getLogger(__name__)
 

@@ -11,25 +11,26 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
 
-from datasets import SyncNetContrastiveDataset, SyncNetDataset, Wav2LipDataset, assemble
+from datasets import (
+    SyncNetContrastiveDataset,
+    SyncNetDataset,
+    Wav2LipDataset,
+    WindowDataset,
+    assemble,
+)
 from errors import InputError
 from hparams import HParams
 from models import create_model
 from models.checkpoint import load_model, read_checkpoint
 from models.device import select_device
 from training import distributed
-
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
-
-    from datasets import WindowDataset
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,11 @@ import logging
 import os
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from errors import InputError
 from hparams import HParams
@@ -23,10 +24,6 @@ from models.checkpoint import (
 )
 from training import distributed
 from training.precision import Ema, Precision
-
-if TYPE_CHECKING:
-    from torch import nn
-    from torch.optim import Optimizer
 
 logger = logging.getLogger(__name__)
 BEST = "best.pth"
