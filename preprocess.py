@@ -17,14 +17,10 @@ import os
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from errors import InputError, require_file, run_cli
 from face_detection import DETECTORS
 from face_detection.arguments import add_detector_arguments, detector_options
-
-if TYPE_CHECKING:
-    from preparation.process import Result
 
 SHOWN = 10  # failures that are printed; the file has all
 
@@ -157,7 +153,7 @@ def preprocess(args: argparse.Namespace) -> int:
     return failed
 
 
-def _run(videos: list[tuple[str, str]], args: argparse.Namespace, split: bool) -> list[Result]:
+def _run(videos: list[tuple[str, str]], args: argparse.Namespace, split: bool) -> list:
     from tqdm import tqdm
 
     from preparation.pieces import PieceRules
@@ -194,7 +190,7 @@ def _run(videos: list[tuple[str, str]], args: argparse.Namespace, split: bool) -
     return results
 
 
-def _report(results: list[Result], seconds: float, args: argparse.Namespace) -> int:
+def _report(results: list, seconds: float, args: argparse.Namespace) -> int:
     """Print what was done, write the failures' file (each shard's its own), return their number."""
     from media.files import replacing
 
