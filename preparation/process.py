@@ -181,30 +181,24 @@ def claim(folder: str) -> Iterator[str]:
     Raises Busy where a living process holds it.
     """
     part, lock = folder + PART, os.path.join(folder + PART, LOCK)
-    try:
-        os.makedirs(part, exist_ok=True)
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT)
-    except FileNotFoundError as error:  # its owner removed the folder just now
-        raise Busy(part) from error
-    try:
+    with contextlib.ExitStack() as stack:
         try:
+            os.makedirs(part, exist_ok=True)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT)
+            stack.callback(os.close, handle)
             if fcntl:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.stat(lock).st_ino != os.fstat(handle).st_ino:
                 raise Busy(part)
-        except (BlockingIOError, FileNotFoundError) as error:
+        except (BlockingIOError, FileNotFoundError) as error:  # or its owner removed it just now
             raise Busy(part) from error
         for entry in os.scandir(part):
             if entry.is_dir():
                 shutil.rmtree(entry.path)
             elif entry.name != LOCK:
                 os.remove(entry.path)
-        try:
-            yield part
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    finally:
-        os.close(handle)
+        stack.callback(shutil.rmtree, part, ignore_errors=True)
+        yield part
 
 
 class Clips:
@@ -261,7 +255,12 @@ class Clips:
             "detector": self.settings.detector,
             "boxes": boxes,
         }
-        _finish(folder, np.array(sound), record)
+        sound = np.array(sound)
+        wavfile.write(os.path.join(folder, "audio.wav"), SAMPLE_RATE, sound)
+        # of the 16-bit file, as in the released code, so that it can always be made again
+        mel = melspectrogram(sound.astype(np.float32) / 32768)
+        np.save(os.path.join(folder, "mel.npy"), np.ascontiguousarray(mel.T))
+        write_json(os.path.join(folder, "clip.json"), record)
 
     def publish(self, folder: str) -> None:
         """Put the clips in their place: one alone as the video's own folder. InputError where there
@@ -270,16 +269,14 @@ class Clips:
         self._close(self._pieces.end())
         del self._sound
         if not self.counts["clips"]:
-            short = f"no piece of {self.rules.min_frames} frames"
-            reason = short if self.counts["short"] else "no face"
-            raise InputError(f"{reason} in {self._index} frames: {self.video}")
+            short = f"piece of {self.rules.min_frames} frames" if self.counts["short"] else "face"
+            raise InputError(f"no {short} in {self._index} frames: {self.video}")
         names = sorted(os.listdir(self.folder))
         if len(names) == 1:
             done = os.path.join(self.folder, names[0])
         else:  # a folder of pieces is told from what former versions left unfinished by this
             done = self.folder
-            record = {"source": self.video, "pieces": names}
-            write_json(os.path.join(done, "pieces.json"), record)
+            write_json(f"{done}/pieces.json", {"source": self.video, "pieces": names})
         if os.path.isdir(folder):  # such a one; where something else lies in it, this fails
             for name in filter(re.compile(r"\d{6}").fullmatch, os.listdir(folder)):
                 shutil.rmtree(os.path.join(folder, name))
@@ -292,17 +289,13 @@ def write_sound(video: str, path: str) -> None:
 
     Sample 0 is heard when the first frame is seen. InputError where there is no sound.
     """
-    samples = 0
     with wave.open(path, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", None))
         for chunk in iter_audio(video, SAMPLE_RATE):
             if not np.isfinite(chunk).all():
                 raise InputError(f"the audio of {video} has samples that are not finite numbers")
-            pcm = pcm16(chunk[0])
-            file.writeframesraw(pcm.tobytes())
-            samples += len(pcm)
+            file.writeframesraw(pcm16(chunk[0]).tobytes())
+        samples = file.tell()
     if samples < SHORTEST_SOUND:
         raise InputError(f"the audio track of {video} holds {samples / SAMPLE_RATE:.3f} s of sound")
 
@@ -318,14 +311,3 @@ def _write_crop(frame: np.ndarray, box: Box | None, folder: str, number: int) ->
     with open(os.path.join(folder, f"{number}.jpg"), "wb") as file:
         file.write(content)
     return list(found)
-
-
-def _finish(folder: str, sound: np.ndarray, record: dict) -> None:
-    """audio.wav, mel.npy and clip.json of a clip. sound: int16 (n,), aligned to its first frame.
-
-    The mel is that of the 16-bit file, as in the released code, so it can always be made again.
-    """
-    wavfile.write(os.path.join(folder, "audio.wav"), SAMPLE_RATE, sound)
-    mel = melspectrogram(sound.astype(np.float32) / 32768)
-    np.save(os.path.join(folder, "mel.npy"), np.ascontiguousarray(mel.T))
-    write_json(os.path.join(folder, "clip.json"), record)
