@@ -38,13 +38,7 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
     from training.expert_validation import ExpertValidationDataset, validate_expert
     from training.loop import open_run, train_loop
     from training.plateau import PlateauWatch
-    from training.setup import (
-        create_adam,
-        logger,
-        prepare_expert,
-        set_learning_rates,
-        speed_up,
-    )
+    from training.setup import create_adam, logger, prepare_expert, speed_up
 
     train_set, model, clips = prepare_expert(args, hp, device)
     val_set = ExpertValidationDataset(args.data_root, "val", hp, args.filelists)
@@ -54,7 +48,6 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
     watch = PlateauWatch(hp, args)
 
     def step(batch: dict) -> dict:
-        set_learning_rates(run.state["global_step"], {optimizer: hp.syncnet_lr}, hp)
         return train_step(batch, called, optimizer, hp, run.precision)
 
     def evaluate(step: int) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -34,12 +35,8 @@ def get_segmented_mels(
     frame before it, so that the frame lies inside its window; frame 0 therefore cannot start a
     window (ShortWindow).
     """
-    return np.stack(
-        [
-            crop_audio_window(mel, frame - 1, fps, steps)
-            for frame in range(start_frame, start_frame + length)
-        ]
-    )
+    starts = range(start_frame - 1, start_frame - 1 + length)
+    return np.stack([crop_audio_window(mel, start, fps, steps) for start in starts])
 
 
 def prepare_window(frames: torch.Tensor) -> torch.Tensor:
@@ -139,22 +136,14 @@ class WindowDataset(torch.utils.data.Dataset):
     def __init__(
         self, data_root: str, split: str, hp: HParams, filelists: str = "filelists"
     ) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
         self.hp, self.split = hp, split
         folders, shifts = zip(*read_split(data_root, split, filelists), strict=True)
-        with ThreadPoolExecutor(
-            16
-        ) as pool:  # the index waits for the file system, not for the processor
+        with ThreadPoolExecutor(16) as pool:  # it waits for the file system
             found = list(pool.map(self.index, folders, shifts))
         self.clips = [clip for clip in found if isinstance(clip, Clip)]
         self.unusable = Counter(reason for reason in found if isinstance(reason, str))
-        first: dict[str, str] = {}
-        for folder, reason in zip(folders, found, strict=True):
-            if isinstance(reason, str):
-                first.setdefault(reason, folder)
         reasons = ", ".join(
-            f"{count} with {reason}, first {first[reason]}"
+            f"{count} with {reason}, first {folders[found.index(reason)]}"
             for reason, count in self.unusable.most_common()
         )
         if not self.clips:
@@ -163,12 +152,9 @@ class WindowDataset(torch.utils.data.Dataset):
                 f"can be used: {reasons}; run preprocess.py, or check --data_root and the filelist"
             )
         if reasons:
+            left_out = len(folders) - len(self.clips)
             logger.warning(
-                "%s: %d of %d clips left out: %s",
-                split,
-                len(folders) - len(self.clips),
-                len(folders),
-                reasons,
+                "%s: %d of %d clips left out: %s", split, left_out, len(folders), reasons
             )
         # shared with the loader's workers, so that all of them together report a clip once
         self._bad = torch.zeros(len(self.clips), dtype=torch.bool).share_memory_()
@@ -321,14 +307,11 @@ class Wav2LipDataset(WindowDataset):
     def sample(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         hp = self.hp
         start, other = self._choose(clip, rng, max(1, hp.reference_gap))
-        mel = open_mel(clip.folder, hp.num_mels)
-        heard = start - clip.shift
-        indiv_mels = get_segmented_mels(
-            mel, heard, hp.syncnet_T, hp.fps, hp.syncnet_mel_step_size
-        )  # (5, 16, 80)
-        sync_mel = crop_audio_window(mel, heard, hp.fps, hp.syncnet_mel_step_size)  # (16, 80)
+        heard = open_mel(clip.folder, hp.num_mels), start - clip.shift
+        mels = get_segmented_mels(*heard, hp.syncnet_T, hp.fps, hp.syncnet_mel_step_size)
+        mels = mels.transpose(0, 2, 1)  # (5, 80, 16)
+        sync_mel = crop_audio_window(*heard, hp.fps, hp.syncnet_mel_step_size).T  # (80, 16)
         target, reference = clip.read(start, hp.syncnet_T), clip.read(other, hp.syncnet_T)
-        mels, sync_mel = indiv_mels.transpose(0, 2, 1), sync_mel.T
         jitter = self._jitter(rng)
         if jitter:
             target, reference = jitter.pictures(target), jitter.pictures(reference)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Container
@@ -170,57 +171,34 @@ def load_hparams(
     return HParams(**{key: _checked(key, value) for key, value in values.items()})
 
 
+# fmt: off
 def add_hparams_arguments(parser: argparse.ArgumentParser) -> None:
     """The two options that every script with hyper-parameters takes."""
-    parser.add_argument(
-        "--config",
-        metavar="YAML",
-        help="hyper-parameters and options that differ from the defaults",
-    )
     parser.hyper_parameters = tuple(FIELDS)  # with_config knows them then
-    parser.add_argument(
-        "--hparams",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="hyper-parameters on top of that, e.g. --hparams batch_size=8 img_size=96",
-    )
+    parser.add_argument("--config", metavar="YAML",
+        help="hyper-parameters and options that differ from the defaults")
+    parser.add_argument("--hparams", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        help="hyper-parameters on top of that, e.g. --hparams batch_size=8 img_size=96")
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """What the three training scripts share."""
-    parser.add_argument("--data_root", required=True, help="root of the preprocessed clips")
-    parser.add_argument(
-        "--checkpoint_dir",
-        required=True,
-        help="where checkpoints go; the same command again continues from the newest",
-    )
-    parser.add_argument(
-        "--checkpoint_path", help="checkpoint to start from while checkpoint_dir holds none"
-    )
-    parser.add_argument(
-        "--filelists", default="filelists", help="folder with train.txt and val.txt"
-    )
-    parser.add_argument("--log_dir", default="runs", help="logs go to LOG_DIR/EXPERIMENT")
-    parser.add_argument("--experiment", help="name of the run; default: the name of checkpoint_dir")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    parser.add_argument(
-        "--amp",
-        nargs="?",
-        const="bfloat16",
-        choices=("bfloat16", "float16"),
-        help="mixed precision; without a value bfloat16. The same as --hparams amp=...",
-    )
-    parser.add_argument(
-        "--compile", action="store_true", help="torch.compile. The same as --hparams compile=true"
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="do not train: overfit one batch, check the data, estimate the hours; 0 = all well",
-    )
+    add = parser.add_argument
+    add("--data_root", required=True, help="root of the preprocessed clips")
+    add("--checkpoint_dir", required=True,
+        help="where checkpoints go; the same command again continues from the newest")
+    add("--checkpoint_path", help="checkpoint to start from while checkpoint_dir holds none")
+    add("--filelists", default="filelists", help="folder with train.txt and val.txt")
+    add("--log_dir", default="runs", help="logs go to LOG_DIR/EXPERIMENT")
+    add("--experiment", help="name of the run; default: the name of checkpoint_dir")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    add("--amp", nargs="?", const="bfloat16", choices=("bfloat16", "float16"),
+        help="mixed precision; without a value bfloat16. The same as --hparams amp=...")
+    add("--compile", action="store_true", help="torch.compile. The same as --hparams compile=true")
+    add("--check", action="store_true",
+        help="do not train: overfit one batch, check the data, estimate the hours; 0 = all well")
     add_hparams_arguments(parser)
+# fmt: on
 
 
 def load_training_hparams(args: argparse.Namespace) -> HParams:
@@ -243,39 +221,30 @@ def _checked(key: str, value: object) -> object:
     """`value` as the type of the field `key`. An int serves as a float and `1e-4` (a string to
     YAML) as a number.
     """
-    number = _of_its_type(key, value)
-    if key in CHOICES and number not in CHOICES[key]:
-        choices = ", ".join(repr(choice) for choice in CHOICES[key])
-        raise InputError(f"hyper-parameter {key} must be one of {choices}, not {value!r}")
-    return number
-
-
-def _of_its_type(key: str, value: object) -> object:
     if key not in FIELDS:
         raise InputError(
             f"unknown hyper-parameter {key!r}; the nearest is {nearest(key, FIELDS)!r}"
         )
-    wanted = FIELDS[key]
-    if wanted in (int, float) and not isinstance(value, bool):
+    wanted, made = FIELDS[key], value
+    if wanted in (int, float) and type(value) in (int, float, str):
         try:
             number = float(value)
-        except (TypeError, ValueError):
-            number = float("nan")
-        if wanted is int and isinstance(value, int):
-            number = value
-        elif wanted is int and number.is_integer():
-            number = int(number)
-        if isinstance(number, wanted) and number == number and abs(number) != float("inf"):
-            if number < RANGES.get(key, -float("inf")):
-                raise InputError(
-                    f"hyper-parameter {key} must be at least {RANGES[key]}, not {value}"
-                )
-            if number >= BELOW.get(key, float("inf")):
-                raise InputError(f"hyper-parameter {key} must be below {BELOW[key]}, not {value}")
-            return number
-    elif type(value) is wanted:  # a bool is an int to isinstance
-        return value
-    raise InputError(f"hyper-parameter {key} must be {wanted.__name__}, not {value!r}")
+        except (ValueError, OverflowError):
+            number = math.nan
+        if wanted is float:
+            made = number if math.isfinite(number) else None
+        elif number.is_integer() and type(value) is not int:
+            made = int(number)
+    if type(made) is not wanted:  # a bool is an int to isinstance
+        raise InputError(f"hyper-parameter {key} must be {wanted.__name__}, not {value!r}")
+    if key in RANGES and made < RANGES[key]:
+        raise InputError(f"hyper-parameter {key} must be at least {RANGES[key]}, not {value}")
+    if key in BELOW and made >= BELOW[key]:
+        raise InputError(f"hyper-parameter {key} must be below {BELOW[key]}, not {value}")
+    if key in CHOICES and made not in CHOICES[key]:
+        choices = ", ".join(map(repr, CHOICES[key]))
+        raise InputError(f"hyper-parameter {key} must be one of {choices}, not {value!r}")
+    return made
 
 
 def get_image_list(
@@ -296,16 +265,11 @@ def read_split(
     return [(os.path.join(data_root, name), shift) for name, shift in entries]
 
 
-def read_filelist(path: str | os.PathLike) -> list[str]:
-    """The names in a filelist, as often as they stand there: a clip named twice is drawn twice."""
-    return [name for name, _ in read_entries(path)]
-
-
 def read_entries(
     path: str | os.PathLike, data_root: str | os.PathLike = ""
 ) -> list[tuple[str, int]]:
     """(name, shift) of a filelist's lines: `dir/video`, or `dir/video +3` where the clip's sound is
-    to be delayed by 3 frames (preparation/sync.py writes these).
+    to be delayed by 3 frames (preparation/sync.py writes these). A clip named twice is drawn twice.
 
     What else follows a space is ignored, as in LRS2's own lists, unless it belongs to the name of a
     folder below data_root. Windows' separators and quotes are understood.

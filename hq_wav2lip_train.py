@@ -57,30 +57,18 @@ def main(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace, hp: HParams, device) -> None:
     """Data, models, optimizers, resume, loop."""
-    from models import create_model
     from training.loop import open_run
-    from training.setup import (
-        create_optimizers,
-        place,
-        prepare_generator,
-        set_learning_rates,
-        speed_up,
-    )
+    from training.setup import create_disc, create_optimizers, prepare_generator, speed_up
 
     train_set, val_set, expert, model = prepare_generator(args, hp, device)
-    disc = create_model("Wav2Lip_disc_qual", width=hp.width, img_size=hp.img_size)
-    disc = place(disc, device, hp)
+    disc = create_disc(hp, device)
     optimizers = create_optimizers(model, disc, hp, device)
-    rates = dict(
-        zip(optimizers, (hp.initial_learning_rate, hp.disc_initial_learning_rate), strict=True)
-    )
     parts = {"": (model, optimizers[0]), "disc_": (disc, optimizers[1])}
     run = open_run(args, hp, device, (train_set, val_set), parts)
     called, called_disc = speed_up(model, device, hp), speed_up(disc, device, hp)
     mask_loss = create_mask_loss(hp)
 
     def step(batch: dict) -> dict:
-        set_learning_rates(run.state["global_step"], rates, hp)
         weight = wav2lip_train.sync_weight(run.state, hp)
         return train_step(
             batch, called, disc, expert, *optimizers, weight, hp.disc_wt, run.precision,

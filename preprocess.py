@@ -17,14 +17,10 @@ import os
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from errors import InputError, require_file, run_cli
 from face_detection import DETECTORS
 from face_detection.arguments import add_detector_arguments, detector_options
-
-if TYPE_CHECKING:
-    from preparation.process import Result, Settings
 
 SHOWN = 10  # failures that are printed; the file has all
 
@@ -156,14 +152,27 @@ def preprocess(args: argparse.Namespace) -> int:
     return failed
 
 
-def _run(videos: list[tuple[str, str]], args: argparse.Namespace, split: bool) -> list[Result]:
+def _run(videos: list[tuple[str, str]], args: argparse.Namespace, split: bool) -> list:
     from tqdm import tqdm
 
+    from preparation.pieces import PieceRules
+    from preparation.process import FPS, Settings
     from preparation.run import run, run_on_ray
 
-    ngpu = _gpus() if args.ngpu is None else args.ngpu
-    workers = min(args.workers_per_gpu if ngpu else args.workers, len(videos))
-    settings = _settings(args, split, workers)
+    ngpu = args.ngpu
+    if ngpu is None:
+        import torch
+
+        ngpu = torch.cuda.device_count()
+    settings = Settings(
+        preprocessed_root=os.path.abspath(args.preprocessed_root),
+        detector=args.detector,
+        detector_options={} if args.detector == "boxes" else detector_options(args),
+        batch_size=args.batch_size,
+        rules=PieceRules(split, round(args.min_seconds * FPS), round(args.max_seconds * FPS)),
+        workers=min(args.workers_per_gpu if ngpu else args.workers, len(videos)),
+        float32=args.float32,
+    )
     if args.ray:
         stream = run_on_ray(videos, settings, args.ray, ngpu > 0)
     else:
@@ -180,48 +189,25 @@ def _run(videos: list[tuple[str, str]], args: argparse.Namespace, split: bool) -
     return results
 
 
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def _settings(args: argparse.Namespace, split: bool, workers: int) -> Settings:
-    from preparation.pieces import PieceRules
-    from preparation.process import FPS, Settings
-
-    return Settings(
-        preprocessed_root=os.path.abspath(args.preprocessed_root),
-        detector=args.detector,
-        detector_options={} if args.detector == "boxes" else detector_options(args),
-        batch_size=args.batch_size,
-        rules=PieceRules(split, round(args.min_seconds * FPS), round(args.max_seconds * FPS)),
-        workers=workers,
-        float32=args.float32,
-    )
-
-
-def _report(results: list[Result], seconds: float, args: argparse.Namespace) -> int:
+def _report(results: list, seconds: float, args: argparse.Namespace) -> int:
     """Print what was done, write the failures' file (each shard's its own), return their number."""
     from media.files import replacing
 
-    def total(what: str) -> int:
-        return sum(getattr(result, what) for result in results)
-
+    names = ("skipped", "busy", "clips", "frames", "faces", "crowded", "short")
+    skipped, busy, clips, frames, faces, crowded, short = (
+        sum(getattr(result, name) for result in results) for name in names
+    )
     failed = sorted((result for result in results if result.error), key=lambda result: result.name)
-    done = len(results) - len(failed) - total("skipped") - total("busy")
-    clips, frames, faces = total("clips"), total("frames"), total("faces")
+    done = len(results) - len(failed) - skipped - busy
     rate = f" ({clips / seconds:.2f} clips/s, {frames / seconds:.0f} frames/s)" if done else ""
-    busy = f", {total('busy')} are another run's" if total("busy") else ""
     print(
-        f"{done} videos done in {seconds:.0f} s: {clips} clips{rate}; "
-        f"{total('skipped')} were finished before, {len(failed)} failed{busy}"
+        f"{done} videos done in {seconds:.0f} s: {clips} clips{rate}; {skipped} were finished "
+        f"before, {len(failed)} failed" + (f", {busy} are another run's" if busy else "")
     )
     if frames:
         print(f"{frames} frames, a face in {faces} ({100 * faces / frames:.2f}%)")
-    if total("crowded") or total("short"):
-        print(f"{total('crowded')} clips show other people too; ", end="")
-        print(f"{total('short')} short pieces were left out")
+    if crowded or short:
+        print(f"{crowded} clips show other people too; {short} short pieces were left out")
     i, n = args.shard
     name = f"failures-{i}of{n}.tsv" if n > 1 else "failures.tsv"
     path = os.path.join(args.preprocessed_root, name)

@@ -10,7 +10,6 @@ below 0.75; aim at 0.2. The second generator family: `--config configs/crossattn
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from errors import run_cli
 from hparams import HParams, add_training_arguments, load_training_hparams
@@ -18,18 +17,14 @@ from training.steps import create_mask_loss
 from training.steps import generator_step as train_step
 from training.steps import validate_generator as validate
 
-if TYPE_CHECKING:
-    from training.loop import Run
-
 # torch and what needs it are imported inside the functions, so that --help answers at once
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Train a generator.")
     add_training_arguments(parser)
-    parser.add_argument(
-        "--syncnet_checkpoint_path", required=True, help="the trained lip-sync expert"
-    )
+    add = parser.add_argument
+    add("--syncnet_checkpoint_path", required=True, help="the trained lip-sync expert")
     return parser
 
 
@@ -54,7 +49,7 @@ def main(args: argparse.Namespace) -> None:
 def train(args: argparse.Namespace, hp: HParams, device) -> None:
     """Data, models, optimizer, resume, loop."""
     from training.loop import open_run
-    from training.setup import create_adam, prepare_generator, set_learning_rates, speed_up
+    from training.setup import create_adam, prepare_generator, speed_up
 
     train_set, val_set, expert, model = prepare_generator(args, hp, device)
     optimizer = create_adam(model, hp.initial_learning_rate, device)
@@ -62,11 +57,8 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
     called, mask_loss = speed_up(model, device, hp), create_mask_loss(hp)
 
     def step(batch: dict) -> dict:
-        set_learning_rates(run.state["global_step"], {optimizer: hp.initial_learning_rate}, hp)
-        weight = sync_weight(run.state, hp)
-        return train_step(
-            batch, called, expert, optimizer, weight, run.precision, mask_loss, hp.mouth_wt
-        )[0]
+        networks, weight = (called, expert, optimizer), sync_weight(run.state, hp)
+        return train_step(batch, *networks, weight, run.precision, mask_loss, hp.mouth_wt)[0]
 
     def evaluate(batches) -> tuple[dict[str, float], tuple | None]:
         return validate(run.judged, expert, batches, device, run.precision)
@@ -74,10 +66,11 @@ def train(args: argparse.Namespace, hp: HParams, device) -> None:
     train_generator(run, step, evaluate, hp.syncnet_wt_gated)
 
 
-def train_generator(run: Run, step_fn, evaluate, gated_weight: float) -> None:
+def train_generator(run, step_fn, evaluate, gated_weight: float) -> None:
     """The loop of both generators; validations draw the sample grid and may open the gate.
 
-    step_fn(batch) -> scalars; evaluate(batches) -> (scores, first batch with its frames).
+    run: a training.loop.Run. step_fn(batch) -> scalars; evaluate(batches) -> (scores, first batch
+    with its frames).
     """
     from training import distributed
     from training.lip_check import LipCheck

@@ -142,11 +142,17 @@ def index_clip(folder: str, hp: HParams, individual_mels: bool, shift: int = 0) 
         rows = len(open_mel(folder, hp.num_mels))
     except (OSError, ValueError):
         return "mel.npy missing or damaged"
-    starts, heard = _windows(frames - shift, rows, hp, individual_mels)
-    if len(starts) < 2 or not len(heard):
+    reach = hp.syncnet_T - 1
+    starts = frames[: len(frames) - reach]
+    starts = starts[frames[reach:] - starts == reach]
+    first = starts - shift  # in frames of its sound: negative before that begins
+    last = first + max(0, reach - 1) if individual_mels else first  # whose window is heard
+    heard = np.floor(MEL_RATE * last / hp.fps) + hp.syncnet_mel_step_size <= rows
+    usable = starts[heard & (first >= individual_mels)]  # its own begins one frame before a frame
+    if len(starts) < 2 or not len(usable):
         return "no five consecutive crops with complete audio"
     reduction = choose_reduction(os.path.join(folder, f"{frames[0]}.jpg"), hp.img_size)
-    return Clip(folder, frames, starts + shift, heard + shift, hp.img_size, reduction, shift)
+    return Clip(folder, frames, starts, usable, hp.img_size, reduction, shift)
 
 
 def read_record(folder: str | os.PathLike) -> dict:
@@ -157,21 +163,3 @@ def read_record(folder: str | os.PathLike) -> dict:
 def list_crops(names: Sequence[str]) -> np.ndarray:
     """The frame numbers, in order, of the crops among a folder's file names."""
     return np.array(sorted(int(name[:-4]) for name in names if CROP_NAME.fullmatch(name)), np.int32)
-
-
-def _windows(
-    frames: np.ndarray, rows: int, hp: HParams, individual_mels: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """The starts and the usable starts of a clip with these crops and so many mel rows, all in
-    frames of its sound: negative before that begins.
-    """
-    reach = hp.syncnet_T - 1
-    starts = frames[: -reach or None][frames[reach:] - frames[: len(frames) - reach] == reach]
-    needed, first = _rows_needed(starts, hp), 0
-    if individual_mels:  # a frame's own window begins one frame before it
-        needed, first = np.maximum(needed, _rows_needed(starts + reach - 1, hp)), 1
-    return starts, starts[(needed <= rows) & (starts >= first)]
-
-
-def _rows_needed(starts: np.ndarray, hp: HParams) -> np.ndarray:
-    return np.floor(MEL_RATE * starts / hp.fps) + hp.syncnet_mel_step_size

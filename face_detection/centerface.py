@@ -119,8 +119,6 @@ class _OnOpenVINO:
         model.reshape([1, 3, -1, -1])
         # of several workers each has the share of the cores that OpenCV was told
         self._request = compiled(model, cv2.getNumThreads()).create_infer_request()
-        # what OpenVINO's Python makes at its first use is made here, by one thread
-        self(np.zeros((MULTIPLE, MULTIPLE, 3), np.uint8), 1.0)
 
     def __call__(self, image: np.ndarray) -> list[np.ndarray]:
         self._request.infer([image])

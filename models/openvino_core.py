@@ -9,6 +9,8 @@ import threading
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from errors import require_package
 
 if TYPE_CHECKING:
@@ -42,11 +44,22 @@ def _core() -> openvino.Core:
     package = require_openvino("this network")
     core = package.Core()
     core.get_versions("CPU")
-    # what iterates over shapes is made at the first time; of two threads whose networks run for the
-    # first time at once, one met it half made ("'iterator' is not an instance of 'iterator'")
-    for shape in (package.Shape, package.PartialShape):
-        list(shape([1]))
+    _use_once(package, core)
     return core
+
+
+def _use_once(package: ModuleType, core: openvino.Core) -> None:
+    """The binding makes some of its types when they are first used. Two threads whose networks ran
+    for the first time at once met one half made ("'iterator' is not an instance of 'iterator'"), or
+    waited for each other for ever, in Tensor.data; so it is all used here, by one.
+    """
+    numbers = package.opset8.parameter([-1], np.float32)
+    model = package.Model([package.opset8.relu(numbers)], [numbers], "first")
+    request = core.compile_model(model, "CPU").create_infer_request()
+    for shared in (False, True):
+        request.infer([np.zeros(1, np.float32)], share_inputs=shared)
+    made = [(tensor.data, list(tensor.shape)) for tensor in request.output_tensors]
+    list(model.inputs[0].partial_shape), list(model.outputs), made[0][0].copy()
 
 
 def compiled(model: openvino.Model, threads: int) -> openvino.CompiledModel:

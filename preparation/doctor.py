@@ -7,6 +7,7 @@ Clips are never changed, and a damaged one is measured as far as it goes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -15,21 +16,22 @@ import sys
 import textwrap
 import wave
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import cv2
 import numpy as np
+from tqdm import tqdm
 
 from corpus.clips import Clip, index_clip, open_mel, read_record
-from corpus.listing import SPLITS, clip_groups, find_clips, speakers_of
-from errors import InputError
-from experts.offset import Expert, clip_offset, load_expert
+from corpus.listing import clip_groups, find_clips, speakers_of
+from experts.offset import Expert, load_expert
 from face_detection.base import Box
 from face_detection.shots import overlap
-from hparams import HParams, read_filelist
+from hparams import HParams
 from media.files import replacing, write_json
-from preparation.sync import MIN_CONFIDENCE, known_sync
+from preparation.sync import MIN_CONFIDENCE, judge_all, known_sync, read_lists
 
 LEVELS = ("stop", "warn", "note")
 DO = "python preprocess.py --preprocessed_root {root}"
@@ -46,8 +48,7 @@ TUNE = (
 )
 
 
-@dataclass(frozen=True)
-class Test:
+class Test(NamedTuple):
     """A measure of every clip, or one of the corpus, and where it is in order: low <= x <= high.
 
     levels: the shares of the clips outside, from which the finding has that level (a measure of the
@@ -172,20 +173,19 @@ SHOWN = 20  # names that are listed of what is wrong with many
 WIDTH = 100  # columns of the page; commands are not broken
 MEDIANS = ("seconds", "faces_share", "face_size", "sharpness", "brightness", "speech_db",
            "silence_share")  # fmt: skip
+HISTOGRAMS = {
+    "seconds": "length, s", "face_size": "face, px", "sharpness": "sharpness",
+    "brightness": "brightness", "speech_db": "speech, dBFS", "silence_share": "silence",
+    "offset": "offset, frames (+: sound early)", "windows": "windows of the expert",
+}  # fmt: skip
 FAULTS = (OSError, EOFError, ValueError, TypeError, OverflowError, RecursionError, wave.Error)
 
 
 def examine(
-    preprocessed_root: str,
-    out: str,
-    filelists: str | None = None,
-    expert: str | None = None,
-    device="cpu",
-    workers: int = 1,
-    max_clips: int = 0,
-    seed: int = 0,
+    preprocessed_root: str, out: str, filelists: str | None = None, expert: str | None = None,
+    device="cpu", workers: int = 1, max_clips: int = 0, seed: int = 0,
     speaker_pattern: str | None = None,
-) -> dict:
+) -> dict:  # fmt: skip
     """Write doctor.json, doctor.png and doctor.txt into `out`, print the latter, and return what
     doctor.json holds: root, verdict, findings, summary and a row for each clip.
 
@@ -193,9 +193,6 @@ def examine(
     SyncNet v2, run on `device`. max_clips: look at so many, drawn by seed; 0: at all. InputError
     where there is no clip, OSError where `out` cannot be written.
     """
-    import cv2
-    from tqdm import tqdm
-
     hp, names = HParams(), find_clips(preprocessed_root)
     speakers = speakers_of(names, speaker_pattern), clip_groups(names, speaker_pattern)
     os.makedirs(out, exist_ok=True)
@@ -207,10 +204,8 @@ def examine(
     cv2.setNumThreads(1)  # clips are measured in parallel
     with ThreadPoolExecutor(workers) as pool:
         done = pool.map(lambda name: measure_clip(preprocessed_root, name, hp), chosen)
-        bar = tqdm(done, total=len(chosen), unit="clip", disable=not sys.stderr.isatty())
-        clips = list(bar)
-    known = known_sync(filelists, preprocessed_root) if filelists else {}
-    ask_expert(preprocessed_root, clips, judge, hp, known)
+        clips = list(tqdm(done, None, len(chosen), unit="clip", disable=not sys.stderr.isatty()))
+    ask_expert(preprocessed_root, clips, judge, hp, filelists)
     summary = summarise(clips, *speakers, filelists)
     findings = find(clips, summary, preprocessed_root, expert)
     report = {"root": preprocessed_root, "verdict": verdict(findings), "findings": findings}
@@ -220,8 +215,7 @@ def examine(
     with replacing(os.path.join(out, "doctor.txt")) as file:
         file.write(text)
     plot(report, os.path.join(out, "doctor.png"))
-    print(text, end="")
-    print(f"{out}: doctor.txt, doctor.json, doctor.png")
+    print(f"{text}{out}: doctor.txt, doctor.json, doctor.png")
     return report
 
 
@@ -232,61 +226,47 @@ def measure_clip(root: str, name: str, hp: HParams) -> dict:
     """The measures of the clip `<root>/<name>`; what cannot be measured is missing, and "problems"
     says why.
     """
-    folder, clip = os.path.join(root, name), {"name": name, "problems": [], "windows": 0}
+    folder, clip, record = os.path.join(root, name), {"name": name, "windows": 0}, {}
+    problems = clip["problems"] = []
 
-    def part(what: str, measure: Callable, *args):
+    @contextlib.contextmanager
+    def using(what: str) -> Iterator[None]:
         try:
-            return measure(clip, folder, *args)
+            yield
         except FAULTS as error:
             said = " ".join(str(error).split())[:160] or type(error).__name__
-            clip["problems"].append(f"{what} cannot be used ({said})")
+            problems.append(f"{what} cannot be used ({said})")
 
-    record = part("clip.json", _read_record)
-    if record:
-        part("clip.json", _measure_faces, record)
-    part("audio.wav", _measure_sound, record or {})
-    part("mel.npy", _measure_mel, hp)
-    found = index_clip(folder, hp, individual_mels=False)
+    with using("clip.json"):
+        record = read_record(folder)
+        _measure_faces(clip, record)
+    with using("audio.wav"):
+        _measure_sound(clip, os.path.join(folder, "audio.wav"), _number(record, "seconds"))
+    with using("mel.npy"):
+        _measure_mel(clip, np.array(open_mel(folder, hp.num_mels)), hp)
+    found, generator = (index_clip(folder, hp, strict) for strict in (False, True))
     if isinstance(found, Clip):
         clip["windows"] = len(found.usable)
-        generator = index_clip(folder, hp, individual_mels=True)
         clip["windows_generator"] = len(generator.usable) if isinstance(generator, Clip) else 0
-        part("a crop", _measure_pictures, found)
+        with using("a crop"):
+            _measure_pictures(clip, found)
         if clip.get("faces", len(found.frames)) != len(found.frames):
-            counts = f"{clip['faces']} boxes for {len(found.frames)} crops"
-            clip["problems"].append(f"clip.json has {counts}")
+            problems.append(f"clip.json has {clip['faces']} boxes for {len(found.frames)} crops")
     else:
         clip["unusable"] = found
-    clip["faults"] = len(clip["problems"])
+    clip["faults"] = len(problems)
     return {key: round(x, 4) if isinstance(x, float) else x for key, x in clip.items()}
-
-
-def _read_record(clip: dict, folder: str) -> dict:
-    record = read_record(folder)
-    clip["fps"] = _number(record, "fps")
-    return record
-
-
-def _judge(clip: dict, least: float | None = None) -> None:
-    """The measures of sync: by how many frames the sound that training hears is early, and whether
-    the expert is sure; none of a clip that --correct_sync dropped.
-    """
-    sync = clip["sync"]
-    if sync["kept"]:
-        clip["sure"] = int(least is None or sync["confidence"] >= least)
-        if clip["sure"]:
-            clip["offset"] = sync["offset"] - sync["shift"]
 
 
 def _number(record: dict, key: str) -> float | None:
     value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if 0 <= value <= 1e9 else None  # NaN is neither
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if known and 0 <= value <= 1e9 else None  # NaN is not
 
 
-def _measure_faces(clip: dict, folder: str, record: dict) -> None:
+def _measure_faces(clip: dict, record: dict) -> None:
     """From the boxes: share of frames with a face, size, leaps."""
+    clip["fps"] = _number(record, "fps")
     boxes = record["boxes"] if isinstance(record.get("boxes"), list) else []
     sides = np.array([box or [np.nan] * 4 for box in boxes], float)
     if sides.ndim != 2 or sides.shape[1] != 4:
@@ -306,9 +286,9 @@ def _measure_faces(clip: dict, folder: str, record: dict) -> None:
         clip["other_faces_share"] = min(1.0, others / len(boxes))
 
 
-def _measure_sound(clip: dict, folder: str, record: dict) -> None:
+def _measure_sound(clip: dict, path: str, expected: float | None) -> None:
     """Length, level, silence, clipping."""
-    with wave.open(os.path.join(folder, "audio.wav"), "rb") as file:
+    with wave.open(path, "rb") as file:
         kind = file.getframerate(), file.getnchannels(), file.getsampwidth()
         if kind != (16000, 1, 2):
             raise ValueError("{} Hz, {} channels, {} bytes a sample".format(*kind))
@@ -328,14 +308,12 @@ def _measure_sound(clip: dict, folder: str, record: dict) -> None:
     if not silent.all():
         clip["speech_db"] = float(10 * np.log10(power[~silent].mean()))
     clip["clipped_share"] = float((np.abs(sound.astype(int)) >= FULL_SCALE).mean())
-    expected = _number(record, "seconds")
     if expected is not None and abs(expected - clip["seconds"]) > 0.1:
         raise ValueError(f"it holds {clip['seconds']:.2f} s of {expected:.2f} s")
 
 
-def _measure_mel(clip: dict, folder: str, hp: HParams) -> None:
-    """Whether it is whole, in range and as long as the sound."""
-    mel = np.array(open_mel(folder, hp.num_mels))
+def _measure_mel(clip: dict, mel: np.ndarray, hp: HParams) -> None:
+    """Whether it is in range and as long as the sound."""
     if not len(mel) or not np.abs(mel).max() <= hp.max_abs_value + 0.01:  # NaN is not
         raise ValueError(f"values outside of +-{hp.max_abs_value:g}")
     rows = int(16000 * clip.get("seconds", 0)) // hp.hop_size + 1
@@ -343,18 +321,14 @@ def _measure_mel(clip: dict, folder: str, hp: HParams) -> None:
         raise ValueError(f"{len(mel)} rows, audio.wav makes {rows}")
 
 
-def _measure_pictures(clip: dict, folder: str, found: Clip) -> None:
+def _measure_pictures(clip: dict, found: Clip) -> None:
     """Of SAMPLES crops at even distances, as training sees them: sharpness, brightness, change."""
-    import cv2
-
-    places = ((np.arange(SAMPLES) + 0.5) * len(found.frames) / SAMPLES).astype(int)
-    paths = [found.frame_path(frame) for frame in found.frames[places]]
-    for path in paths:  # decoders fill the rest of a truncated JPEG with grey and say nothing
-        with open(path, "rb") as file:
+    frames = found.frames[((np.arange(SAMPLES) + 0.5) * len(found.frames) / SAMPLES).astype(int)]
+    for path in map(found.frame_path, frames):
+        with open(path, "rb") as file:  # decoders fill the rest of a truncated JPEG with grey
             if file.read()[-2:] != b"\xff\xd9":
                 raise ValueError(f"{path} is truncated")
-    crops = [found.read(int(frame), 1)[0] for frame in found.frames[places]]
-    greys = [cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY) for crop in crops]
+    greys = [cv2.cvtColor(found.read(frame, 1)[0], cv2.COLOR_BGR2GRAY) for frame in frames.tolist()]
     clip["sharpness"] = float(np.median([cv2.Laplacian(g, cv2.CV_32F).var() for g in greys]))
     clip["brightness"] = float(np.mean(greys))
     small = [cv2.resize(grey, (8, 8), interpolation=cv2.INTER_AREA) for grey in greys]
@@ -362,40 +336,29 @@ def _measure_pictures(clip: dict, folder: str, found: Clip) -> None:
 
 
 def ask_expert(
-    root: str, clips: Sequence[dict], expert: Expert | None, hp: HParams, known: dict[str, dict]
+    root: str, clips: Sequence[dict], expert: Expert | None, hp: HParams, filelists: str | None
 ) -> None:
     """Each clip's sync as this expert sees it, or as it is known from a correction
-    (preparation/sync.py); what the expert has judged before is believed.
+    (preparation/sync.py): by how many frames the sound that training hears by these lists is early,
+    and whether the expert is sure; not of a clip that the correction dropped.
     """
-    from tqdm import tqdm
-
-    def ask(clip: dict) -> None:
-        before = {"shift": 0, "kept": True} | known.get(clip["name"], {})
-        before = {
-            key: before.get(key) for key in ("offset", "confidence", "shift", "kept", "expert")
-        }
-        if expert is None:
-            if before["offset"] is not None:
-                clip["sync"] = before
-                _judge(clip)
-            return
-        if before["expert"] != expert.label:
-            try:
-                found = clip_offset(expert, os.path.join(root, clip["name"]), hp)
-            except (InputError, OSError, ValueError) as error:
-                said = " ".join(str(error).split())
-                clip["not_judged"] = said.removeprefix(f"{root}/{clip['name']}: ")
-                return
-            before |= {"offset": found.offset, "confidence": round(found.confidence, 4)}
-        clip["sync"] = before | {"expert": expert.label}
-        _judge(clip, MIN_CONFIDENCE[expert.kind])
-
-    todo = [clip for clip in clips if clip["windows"]]
-    # on a GPU, threads decode while it computes
-    on_gpu = expert is not None and expert.device.type != "cpu"
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1) if on_gpu else 1) as pool:
-        jobs = pool.map(ask, todo)
-        list(tqdm(jobs, "expert", len(todo), unit="clip", disable=not sys.stderr.isatty()))
+    usable = [clip for clip in clips if clip["windows"]]
+    judged = known = known_sync(filelists, root) if filelists else {}
+    if expert:
+        judged = judge_all(root, [clip["name"] for clip in usable], expert, hp, known)
+    for clip in usable:
+        found = {"shift": 0, "kept": True} | known.get(clip["name"], {})
+        found |= judged.get(clip["name"], {})
+        if "reason" in found:
+            clip["not_judged"] = found["reason"]
+        elif "offset" in found:
+            fields = ("offset", "confidence", "shift", "kept", "expert")
+            clip["sync"] = {field: found[field] for field in fields}
+            sure = expert is None or found["confidence"] >= MIN_CONFIDENCE[expert.kind]
+            if found["kept"]:
+                clip["sure"] = int(sure)
+            if found["kept"] and sure:
+                clip["offset"] = found["offset"] - found["shift"]
 
 
 # --- all of them
@@ -407,8 +370,22 @@ def summarise(
     """The numbers about the corpus. Of all clips of the root, examined or not, speakers: who they
     are of; groups: what must not be in two splits.
     """
+
+    def counted(measure: str) -> dict:
+        return dict(Counter(clip[measure] for clip in clips if measure in clip).most_common())
+
+    def median(values: list[float]) -> float | None:
+        return float(np.median(values)) if values else None
+
+    def in_two(owner: dict[str, str]) -> list[str]:
+        """Whose clips are in more than one split."""
+        names = Counter(
+            who for names in lists.values() for who in {owner.get(n) for n in names} - {None}
+        )
+        return sorted(name for name, splits in names.items() if splits > 1)
+
     usable = [clip for clip in clips if clip["windows"]]
-    judged = [clip for clip in clips if "sync" in clip]
+    sync = [clip["sync"] for clip in clips if "sync" in clip]
     minutes: Counter = Counter()
     for clip in usable:
         minutes[speakers[clip["name"]]] += clip.get("seconds", 0.0) / 60
@@ -417,12 +394,16 @@ def summarise(
         sounds[clip.pop("digest", clip["name"])].append(clip["name"])
     copies = [names for names in sounds.values() if len(names) > 1]
     largest = max(minutes.values()) if len(minutes) > 1 else 0.0  # one is another finding
+    lists = read_lists(filelists) if filelists else {}
+    lists = {split: [name for name, _ in entries] for split, entries in lists.items()}
+    missing = {split: [n for n in names if n not in groups] for split, names in lists.items()}
+    dropped = {clip["name"] for clip in clips if not clip.get("sync", {"kept": True})["kept"]}
     return {
         "found": len(groups),
         "examined": len(clips),
         "unexamined": len(groups) - len(clips),
         "usable": len(usable),
-        "unusable": _counted(clips, "unusable"),
+        "unusable": counted("unusable"),
         "problems": {clip["name"]: clip["problems"] for clip in clips if clip["problems"]},
         "windows_expert": sum(clip["windows"] for clip in clips),
         "windows_generator": sum(clip.get("windows_generator", 0) for clip in clips),
@@ -430,68 +411,37 @@ def summarise(
         "speakers": len(minutes) or None,
         "minutes_of": dict(minutes.most_common()),
         "largest_share": largest / (sum(minutes.values()) or 1),
-        "medians": {name: _median(clip.get(name) for clip in usable) for name in MEDIANS},
-        "judged": len(judged),
-        "not_judged": _counted(clips, "not_judged"),
-        "experts": sorted({clip["sync"]["expert"] for clip in judged}),
-        "confidence": _median(clip["sync"]["confidence"] for clip in judged),
-        "shifted": sum(clip["sync"]["shift"] != 0 for clip in judged),
-        "dropped": sum(not clip["sync"]["kept"] for clip in judged),
-        "offsets": {f"{offset:+d}": n for offset, n in _counted(judged, "offset").items()},
+        "medians": {name: median([c[name] for c in usable if name in c]) for name in MEDIANS},
+        "judged": len(sync),
+        "not_judged": counted("not_judged"),
+        "experts": sorted({found["expert"] for found in sync}),
+        "confidence": median([found["confidence"] for found in sync]),
+        "shifted": sum(found["shift"] != 0 for found in sync),
+        "dropped": sum(not found["kept"] for found in sync),
+        "offsets": {f"{offset:+d}": n for offset, n in counted("offset").items()},
         "copies": copies,
-        **splits(clips, groups, copies, filelists),
-    }
-
-
-def _counted(clips: Sequence[dict], measure: str) -> dict:
-    return dict(Counter(clip[measure] for clip in clips if measure in clip).most_common())
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.median(known)) if known else None
-
-
-def splits(
-    clips: Sequence[dict], groups: dict[str, str], copies: list, filelists: str | None
-) -> dict:
-    """What the filelists hold, and which speakers, clips and copies are in two of them."""
-    lists = {}
-    for split in SPLITS if filelists else ():
-        path = os.path.join(filelists, f"{split}.txt")
-        if os.path.isfile(path):
-            lists[split] = read_filelist(path) if os.path.getsize(path) else []
-    where, speaker = defaultdict(set), defaultdict(set)  # clip, speaker -> splits
-    for split, names in lists.items():
-        for name in names:
-            where[name].add(split)
-            if name in groups:
-                speaker[groups[name]].add(split)
-    dropped = {clip["name"] for clip in clips if clip.get("sync", {}).get("kept") is False}
-    missing = {split: [n for n in names if n not in groups] for split, names in lists.items()}
-    return {
         "filelists": len(lists),
         "lines": {split: len(names) for split, names in lists.items()},
         "missing": {split: names[:SHOWN] for split, names in missing.items()},
         "missing_share": max((len(missing[s]) / (len(lists[s]) or 1) for s in lists), default=0.0),
         "dropped_listed": sum(name in dropped for names in lists.values() for name in names),
-        "clips_in_two": sorted(name for name, found in where.items() if len(found) > 1),
-        "speakers_in_two": sorted(name for name, found in speaker.items() if len(found) > 1),
-        "copies_in_two": [c for c in copies if len(set().union(*(where[n] for n in c))) > 1],
+        "clips_in_two": in_two({name: name for names in lists.values() for name in names}),
+        "speakers_in_two": in_two(groups),
+        "copies_in_two": [c for c in copies if sum(bool({*c} & {*n}) for n in lists.values()) > 1],
     }
 
 
 def find(clips: Sequence[dict], summary: dict, root: str, expert: str | None) -> list[dict]:
     """The findings, worst first: those of TESTS that are not passed."""
-    paths = {"{root}": shlex.quote(root), "{expert}": shlex.quote(expert) if expert else "E"}
+    paths = {"root": shlex.quote(root), "expert": shlex.quote(expert) if expert else "E"}
     usable = [clip for clip in clips if clip["windows"]]
-    found: dict[str, dict] = {}
+    findings = []
     for test in TESTS:
         if test.measure in summary:
             value = summary[test.measure]
             value = len(value) if isinstance(value, list) else value
             share = float(value is not None and test.fails(value))
-            seen = test.seen.format(value) if share else ""
+            seen = test.seen.format(value)
         else:
             of = clips if test.measure in ("windows", "faults") else usable
             of = [clip for clip in of if clip.get(test.measure) is not None]
@@ -499,15 +449,13 @@ def find(clips: Sequence[dict], summary: dict, root: str, expert: str | None) ->
             share = len(wrong) / (len(of) or 1)
             seen = f"{len(wrong)} of {len(of)} clips ({share:.1%}) {test.seen}"
             seen += f", e.g. {wrong[0]}" if wrong else ""
-        levels = [level for level, least in test.levels.items() if share and share >= least]
-        before = found.get(test.code, {"level": None})["level"]
-        if levels and (before is None or LEVELS.index(levels[0]) < LEVELS.index(before)):
-            do = test.do
-            for place, path in paths.items():
-                do = do.replace(place, path)
-            finding = {"level": levels[0], "code": test.code, "seen": seen}
-            found[test.code] = finding | {"why": test.why, "do": do}
-    return sorted(found.values(), key=lambda finding: LEVELS.index(finding["level"]))
+        reached = [level for level, least in test.levels.items() if share and share >= least]
+        if reached:
+            finding = {"level": reached[0], "code": test.code, "seen": seen, "why": test.why}
+            findings.append(finding | {"do": test.do.format(**paths)})
+    findings.sort(key=lambda finding: LEVELS.index(finding["level"]))
+    first = {finding["code"]: finding for finding in reversed(findings)}
+    return [finding for finding in findings if finding is first[finding["code"]]]
 
 
 def verdict(findings: Sequence[dict]) -> str:
@@ -567,20 +515,15 @@ def plot(report: dict, path: str) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    titles = {
-        "seconds": "length, s", "face_size": "face, px", "sharpness": "sharpness",
-        "brightness": "brightness", "speech_db": "speech, dBFS", "silence_share": "silence",
-        "offset": "offset, frames (+: sound early)", "windows": "windows of the expert",
-    }  # fmt: skip
     figure, axes = plt.subplots(2, 4, figsize=(12, 6), layout="constrained")
-    for axis, (name, title) in zip(axes.flat, titles.items(), strict=True):
+    for axis, (name, title) in zip(axes.flat, HISTOGRAMS.items(), strict=True):
         values = [clip[name] for clip in report["clips"] if clip.get(name) is not None]
         bins = np.arange(-15.5, 16.5) if name == "offset" else 30
         axis.hist(values, bins, color="#4878a8", ec="#4878a8")
-        for test in TESTS:
-            for bound in (test.low, test.high):
-                if test.measure == name and bound is not None:
-                    axis.axvline(bound, color="#b04040", ls="--", lw=1)
+        for bound in {bound for t in TESTS if t.measure == name for bound in (t.low, t.high)} - {
+            None
+        }:
+            axis.axvline(bound, color="#b04040", ls="--", lw=1)
         axis.set(title=title, ylabel="clips")
     title = textwrap.fill(textwrap.shorten(f"{report['root']}: {report['verdict']}", 220), 120)
     figure.suptitle(title.replace("$", r"\$"))

@@ -6,12 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from face_detection.base import Box
 from face_detection.shots import area, overlap
-
-if TYPE_CHECKING:
-    from face_detection.base import Box
 
 MIN_IOU = 0.3  # of a face in two neighbouring frames; a head does not jump further in 40 ms
 MAX_GAP = 12  # frames (half a second) for which a tracked face may be missed

@@ -11,15 +11,25 @@ import queue
 import re
 import shutil
 import wave
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+from scipy.io import wavfile
 
+from audio import melspectrogram, pcm16
 from corpus.listing import LOCK, PART, is_done
 from errors import InputError
+from face_detection import create_detector
 from face_detection.base import Box
+from face_detection.boxes import read_boxes
+from face_detection.shots import ShotCuts
+from face_detection.track import padded_box
 from media.files import write_json
+from media.read import count_frames, iter_audio, iter_frames
+from media.streams import ahead
 from preparation.pieces import Piece, PieceRules, Pieces
 
 try:
@@ -73,14 +83,9 @@ class Preparer:
     """A device's detectors, and process() for up to `settings.workers` threads at a time."""
 
     def __init__(self, settings: Settings, device: str) -> None:
-        import cv2
-
-        from face_detection import create_detector
-
         self.settings, self.stopping = settings, False
         self._detectors: queue.SimpleQueue = queue.SimpleQueue()
-        options = dict(settings.detector_options)
-        on_cpu = device == "cpu"
+        options, on_cpu = dict(settings.detector_options), device == "cpu"
         if settings.detector == "sfd":
             options["half"] = not (on_cpu or settings.float32)
         # a GPU computes one batch at a time, while other threads decode and write
@@ -102,8 +107,6 @@ class Preparer:
             return Result(name, error=kind + " ".join(str(error).split()))
 
     def _process(self, name: str, video: str) -> Result:
-        from media.streams import ahead
-
         folder = os.path.join(self.settings.preprocessed_root, name)
         if is_done(folder):
             return Result(name, skipped=True)
@@ -111,39 +114,30 @@ class Preparer:
             if is_done(folder):  # by another run, just now
                 return Result(name, skipped=True)
             clips = Clips(video, part, self.settings)  # first: no sound is told quickly
-            detect = self._detection(video)
+            known = known_boxes(video) if self.settings.detector == "boxes" else None
             with ahead(_chunks(video, self.settings), 1) as chunks:
                 for frames, cuts in chunks:
                     if self.stopping:
                         raise InputError("the run was ended")
-                    for frame, cut, faces in zip(frames, cuts, detect(frames), strict=True):
+                    found = [next(known, []) for _ in frames] if known else self._detect(frames)
+                    for frame, cut, faces in zip(frames, cuts, found, strict=True):
                         clips.feed(frame, cut, faces)
             clips.publish(folder)
             return Result(name, **clips.counts)
 
-    def _detection(self, video: str) -> Callable[[list[np.ndarray]], list[list[Box]]]:
-        """Frames of one shape, in their order -> the faces of each."""
-        if self.settings.detector == "boxes":
-            known = known_boxes(video)
-            return lambda frames: [next(known, []) for _ in frames]
-
-        def detect(frames: list[np.ndarray]) -> list[list[Box]]:
-            detector = self._detectors.get()
-            try:
-                return detector.detect(np.stack(frames))
-            finally:
-                self._detectors.put(detector)
-
-        return detect
+    def _detect(self, frames: list[np.ndarray]) -> list[list[Box]]:
+        """The faces of frames of one shape."""
+        detector = self._detectors.get()
+        try:
+            return detector.detect(np.stack(frames))
+        finally:
+            self._detectors.put(detector)
 
 
 def known_boxes(video: str) -> Iterator[list[Box]]:
     """The faces at 25 frames a second by the file of boxes beside the video: one for all frames, or
     one for each frame of the video or of its 25 a second. InputError where it fits neither.
     """
-    from face_detection.boxes import read_boxes
-    from media.read import count_frames, iter_frames
-
     path = os.path.splitext(video)[0] + ".json"
     boxes = read_boxes(path)
     if len(boxes) == 1:
@@ -165,9 +159,6 @@ def known_boxes(video: str) -> Iterator[list[Box]]:
 
 def _chunks(video: str, settings: Settings) -> Iterator[tuple[list[np.ndarray], list[bool]]]:
     """Frames at 25 a second in lists of one shape, and of each whether a shot begins with it."""
-    from face_detection.shots import ShotCuts
-    from media.read import iter_frames
-
     shots = ShotCuts() if settings.rules.split else None
     frames: list[np.ndarray] = []
     cuts: list[bool] = []
@@ -189,32 +180,25 @@ def claim(folder: str) -> Iterator[str]:
     The lock dies with the process, however that ends, and what it left is cleared by the next one.
     Raises Busy where a living process holds it.
     """
-    part = folder + PART
-    lock = os.path.join(part, LOCK)
-    try:
-        os.makedirs(part, exist_ok=True)
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT)
-    except FileNotFoundError as error:  # its owner removed the folder just now
-        raise Busy(part) from error
-    try:
+    part, lock = folder + PART, os.path.join(folder + PART, LOCK)
+    with contextlib.ExitStack() as stack:
         try:
+            os.makedirs(part, exist_ok=True)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT)
+            stack.callback(os.close, handle)
             if fcntl:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.stat(lock).st_ino != os.fstat(handle).st_ino:
                 raise Busy(part)
-        except (BlockingIOError, FileNotFoundError) as error:
+        except (BlockingIOError, FileNotFoundError) as error:  # or its owner removed it just now
             raise Busy(part) from error
         for entry in os.scandir(part):
             if entry.is_dir():
                 shutil.rmtree(entry.path)
             elif entry.name != LOCK:
                 os.remove(entry.path)
-        try:
-            yield part
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    finally:
-        os.close(handle)
+        stack.callback(shutil.rmtree, part, ignore_errors=True)
+        yield part
 
 
 class Clips:
@@ -229,7 +213,7 @@ class Clips:
         self._pieces, self._index = Pieces(self.rules), 0
         self._open: str | None = None  # folder of the piece that frames go to
         self._boxes: list[list[int] | None] = []  # of its frames, cut to the frame
-        self.counts = {"clips": 0, "frames": 0, "faces": 0, "crowded": 0, "short": 0}
+        self.counts: Counter = Counter()  # as Result has them
 
     def feed(self, frame: np.ndarray, cut: bool, faces: list[Box]) -> None:
         """The next frame, uint8 BGR: its face becomes `<frame>.jpg` of the piece it belongs to."""
@@ -259,9 +243,7 @@ class Clips:
             self.counts["short"] += faces > 0
             shutil.rmtree(folder)
             return
-        seen = {"clips": 1, "frames": len(boxes), "faces": faces, "crowded": piece.crowded > 0}
-        for what, count in seen.items():
-            self.counts[what] += count
+        self.counts.update(clips=1, frames=len(boxes), faces=faces, crowded=piece.crowded > 0)
         record = {
             "source": self.video,
             "fps": FPS,
@@ -273,7 +255,12 @@ class Clips:
             "detector": self.settings.detector,
             "boxes": boxes,
         }
-        _finish(folder, np.array(sound), record)
+        sound = np.array(sound)
+        wavfile.write(os.path.join(folder, "audio.wav"), SAMPLE_RATE, sound)
+        # of the 16-bit file, as in the released code, so that it can always be made again
+        mel = melspectrogram(sound.astype(np.float32) / 32768)
+        np.save(os.path.join(folder, "mel.npy"), np.ascontiguousarray(mel.T))
+        write_json(os.path.join(folder, "clip.json"), record)
 
     def publish(self, folder: str) -> None:
         """Put the clips in their place: one alone as the video's own folder. InputError where there
@@ -282,16 +269,14 @@ class Clips:
         self._close(self._pieces.end())
         del self._sound
         if not self.counts["clips"]:
-            short = f"no piece of {self.rules.min_frames} frames"
-            reason = short if self.counts["short"] else "no face"
-            raise InputError(f"{reason} in {self._index} frames: {self.video}")
+            short = f"piece of {self.rules.min_frames} frames" if self.counts["short"] else "face"
+            raise InputError(f"no {short} in {self._index} frames: {self.video}")
         names = sorted(os.listdir(self.folder))
         if len(names) == 1:
             done = os.path.join(self.folder, names[0])
         else:  # a folder of pieces is told from what former versions left unfinished by this
             done = self.folder
-            record = {"source": self.video, "pieces": names}
-            write_json(os.path.join(done, "pieces.json"), record)
+            write_json(f"{done}/pieces.json", {"source": self.video, "pieces": names})
         if os.path.isdir(folder):  # such a one; where something else lies in it, this fails
             for name in filter(re.compile(r"\d{6}").fullmatch, os.listdir(folder)):
                 shutil.rmtree(os.path.join(folder, name))
@@ -304,30 +289,19 @@ def write_sound(video: str, path: str) -> None:
 
     Sample 0 is heard when the first frame is seen. InputError where there is no sound.
     """
-    from audio import pcm16
-    from media.read import iter_audio
-
-    samples = 0
     with wave.open(path, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", None))
         for chunk in iter_audio(video, SAMPLE_RATE):
             if not np.isfinite(chunk).all():
                 raise InputError(f"the audio of {video} has samples that are not finite numbers")
-            pcm = pcm16(chunk[0])
-            file.writeframesraw(pcm.tobytes())
-            samples += len(pcm)
+            file.writeframesraw(pcm16(chunk[0]).tobytes())
+        samples = file.tell()
     if samples < SHORTEST_SOUND:
         raise InputError(f"the audio track of {video} holds {samples / SAMPLE_RATE:.3f} s of sound")
 
 
 def _write_crop(frame: np.ndarray, box: Box | None, folder: str, number: int) -> list[int] | None:
     """`<number>.jpg` of the box in the frame; the box as cut, None where nothing is left."""
-    import cv2
-
-    from face_detection.track import padded_box
-
     found = padded_box(box, (0, 0, 0, 0), *frame.shape[:2]) if box else None
     if found is None:
         return None
@@ -337,18 +311,3 @@ def _write_crop(frame: np.ndarray, box: Box | None, folder: str, number: int) ->
     with open(os.path.join(folder, f"{number}.jpg"), "wb") as file:
         file.write(content)
     return list(found)
-
-
-def _finish(folder: str, sound: np.ndarray, record: dict) -> None:
-    """audio.wav, mel.npy and clip.json of a clip. sound: int16 (n,), aligned to its first frame.
-
-    The mel is that of the 16-bit file, as in the released code, so it can always be made again.
-    """
-    from scipy.io import wavfile
-
-    from audio import melspectrogram
-
-    wavfile.write(os.path.join(folder, "audio.wav"), SAMPLE_RATE, sound)
-    mel = melspectrogram(sound.astype(np.float32) / 32768)
-    np.save(os.path.join(folder, "mel.npy"), np.ascontiguousarray(mel.T))
-    write_json(os.path.join(folder, "clip.json"), record)

@@ -8,7 +8,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from errors import InputError
+from errors import InputError, require_package
 from media.workers import Process, share_out, stop_all
 from preparation.process import Preparer, Result, Settings, Video
 
@@ -50,8 +50,21 @@ def run_on_ray(
     counts for nothing, and the connection stays. InputError where Ray is not installed or cannot be
     reached.
     """
-    ray, ours = _connect(address)
-    actors: list = []
+    ray = require_package("ray", "--ray", "ray")
+    ours, actors = not ray.is_initialized(), []
+    if ours:
+        # the workers import this project's modules, wherever they are started
+        here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        try:
+            ray.init(
+                address=None if address == "local" else address,
+                runtime_env={"env_vars": {"PYTHONPATH": here}},
+                include_dashboard=False if address == "local" else None,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            raise InputError(f"--ray {address}: {str(error).splitlines()[0]}") from error
     try:
         resource, amount = ("GPU", 1) if per_gpu else ("CPU", settings.workers)
         count = int(ray.cluster_resources().get(resource, 0) // amount)
@@ -78,26 +91,3 @@ def _on_actor(ray, actor, video: Video) -> Result:
         return ray.get(actor.process.remote(video))
     except ray.exceptions.RayError as error:
         return Result(video[0], error=f"Ray: {' '.join(str(error).split())[:200]}")
-
-
-def _connect(address: str) -> tuple:
-    """Ray, and whether it was connected to here."""
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError("--ray needs the ray package: pip install ray") from error
-    if ray.is_initialized():
-        return ray, False
-    # the workers import this project's modules, wherever they are started
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    try:
-        ray.init(
-            address=None if address == "local" else address,
-            runtime_env={"env_vars": {"PYTHONPATH": here}},
-            include_dashboard=False if address == "local" else None,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        raise InputError(f"--ray {address}: {str(error).splitlines()[0]}") from error
-    return ray, True

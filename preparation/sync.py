@@ -8,25 +8,25 @@ hears the sound 3 frames later. Clips stay as they are: to undo it, train with t
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import statistics
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
+
+from tqdm import tqdm
 
 from corpus.clips import read_record
 from corpus.listing import SPLITS, find_clips, write_filelists
 from errors import InputError
 from experts.lip_lag import LipLag
 from experts.offset import MAX_SHIFT, Expert, clip_offset, load_expert
-from hparams import HParams, read_entries, read_split
+from hparams import HParams, read_entries
 from media.files import add_record, read_records, replacing, stamp
-
-if TYPE_CHECKING:
-    import torch
 
 # Below this the expert is guessing. SyncNet v2's is the value in use for real corpora. Distances of
 # unit vectors differ less: on held-out clips of 71 windows the demo's SyncNet_color is above 0.33
@@ -36,8 +36,7 @@ JUDGED = "offsets.jsonl"  # beside the kept lists: a line for every clip that wa
 BAR = 40  # characters of the longest bar of the histogram
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What was decided about a clip. offset, confidence: None where it could not be judged; reason:
     why it is dropped, None where it is kept.
     """
@@ -54,15 +53,9 @@ class Verdict:
 
 
 def correct_root(
-    preprocessed_root: str,
-    expert_path: str | None,
-    filelists: str | None,
-    out_filelists: str,
-    max_offset: int,
-    min_confidence: float | None,
-    device: torch.device | str,
-    hp: HParams,
-) -> list[Verdict]:
+    preprocessed_root: str, expert_path: str | None, filelists: str | None, out_filelists: str,
+    max_offset: int, min_confidence: float | None, device, hp: HParams,
+) -> list[Verdict]:  # fmt: skip
     """Judge every clip, by the expert or without one by lip landmarks, and list those to keep with
     the shift that brings them into sync.
 
@@ -75,15 +68,21 @@ def correct_root(
     names = find_clips(preprocessed_root)
     lists = {"kept": names}
     if filelists:
-        lists = _read_filelists(filelists, out_filelists, preprocessed_root)
+        if os.path.realpath(filelists) == os.path.realpath(out_filelists):
+            raise InputError(
+                f"the kept filelists would overwrite those in {filelists}; name another folder"
+            )
+        found = read_lists(filelists, preprocessed_root)
+        lists = {split: [name for name, _ in entries] for split, entries in found.items()}
+        if not lists:
+            raise InputError(f"no {', '.join(f'{split}.txt' for split in SPLITS)} in {filelists}")
     expert = load_expert(expert_path, device) if expert_path else LipLag()
-    if min_confidence is None:
-        min_confidence = MIN_CONFIDENCE[expert.kind]
+    least = MIN_CONFIDENCE[expert.kind] if min_confidence is None else min_confidence
     try:
         os.makedirs(out_filelists, exist_ok=True)
         log = os.path.join(out_filelists, JUDGED)
-        found = _judge_all(preprocessed_root, names, expert, hp, log)
-        verdicts = [_decide(found[name], max_offset, min_confidence) for name in names]
+        found = judge_all(preprocessed_root, names, expert, hp, _read_log(log), log)
+        verdicts = [_decide(found[name], max_offset, least) for name in names]
         judged = [verdict for verdict in verdicts if verdict.offset is not None]
         if not judged:
             reason = Counter(verdict.reason for verdict in verdicts).most_common(1)[0][0]
@@ -106,18 +105,27 @@ def known_sync(filelists: str, root: str) -> dict[str, dict]:
     for folder in (filelists, os.path.normpath(filelists) + "_synced"):
         known |= _read_log(os.path.join(folder, JUDGED))
     known = {name: entry | {"shift": 0} for name, entry in known.items()}
-    for split in SPLITS:
-        path = os.path.join(filelists, f"{split}.txt")
-        for name, shift in read_entries(path, root) if os.path.isfile(path) else ():
-            known.setdefault(os.path.normpath(name), {})["shift"] = shift
+    for name, shift in itertools.chain(*read_lists(filelists, root).values()):
+        known.setdefault(name, {})["shift"] = shift
     return known
 
 
-def _judge_all(
-    root: str, names: Sequence[str], expert: Expert | LipLag, hp: HParams, log: str
-) -> dict[str, dict]:
-    """What the expert finds in every clip. `log` grows with each: a killed run is gone on with."""
-    from tqdm import tqdm
+def read_lists(folder: str, root: str = "") -> dict[str, list[tuple[str, int]]]:
+    """Split -> (clip, shift) of each line, of the filelists that are in a folder."""
+    paths = {split: os.path.join(folder, f"{split}.txt") for split in SPLITS}
+    return {
+        split: read_entries(path, root) for split, path in paths.items() if os.path.isfile(path)
+    }
+
+
+def judge_all(
+    root: str, names: Sequence[str], expert: Expert | LipLag, hp: HParams,
+    before: dict[str, dict], log: str | None = None,
+) -> dict[str, dict]:  # fmt: skip
+    """Name -> what the expert finds in the clip: offset, confidence and searched, or, where it
+    cannot be judged, a reason and None for the first two. What it found `before` in the same clip
+    is believed. `log` grows with each: a killed run is gone on with.
+    """
 
     def judge(name: str) -> dict:
         folder = os.path.join(root, name)
@@ -125,27 +133,27 @@ def _judge_all(
         entry = {"name": name, "expert": expert.label, "stamp": changed}
         if before.get(name, {}).items() >= entry.items():
             return before[name]
-        nothing = {"offset": None, "confidence": None}
         try:
             rewritten = read_record(folder).get("sync")  # earlier versions wrote mel.npy anew
             found = clip_offset(expert, folder, hp)
-            offset = found.offset - (rewritten["shift"] or 0 if rewritten else 0)
+            entry["offset"] = found.offset - (rewritten["shift"] or 0 if rewritten else 0)
+            entry["confidence"] = round(found.confidence, 4)
+            return entry | {"searched": found.searched}
         except InputError as error:
-            return entry | nothing | {"reason": str(error).removeprefix(f"{folder}: ")}
+            reason = str(error).removeprefix(f"{folder}: ")
         except (OSError, ValueError, KeyError, TypeError) as error:  # a crop that is no picture
-            return entry | nothing | {"reason": f"unreadable: {error}"}
-        confidence = round(found.confidence, 4)
-        return entry | {"offset": offset, "confidence": confidence, "searched": found.searched}
+            reason = f"unreadable: {error}"
+        return entry | {"offset": None, "confidence": None, "reason": reason}
 
-    on_gpu = expert.device.type != "cpu"
-    before, judged, quiet = _read_log(log), {}, not sys.stderr.isatty()
+    on_gpu, judged = expert.device.type != "cpu", {}
     # on a GPU, threads decode while it computes
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1) if on_gpu else 1)
     try:
         found = pool.map(judge, names)
-        for entry in tqdm(found, None, len(names), unit="clip", disable=quiet):
+        quiet = not sys.stderr.isatty()
+        for entry in tqdm(found, expert.kind, len(names), unit="clip", disable=quiet):
             judged[entry["name"]] = entry
-            if entry["offset"] is not None and entry is not before.get(entry["name"]):
+            if log and entry["offset"] is not None and entry is not before.get(entry["name"]):
                 add_record(log, entry)
     finally:
         pool.shutdown(cancel_futures=True)
@@ -159,7 +167,7 @@ def _read_log(path: str) -> dict[str, dict]:
 
 def _decide(found: dict, max_offset: int, min_confidence: float) -> Verdict:
     offset, reason = found["offset"], found.get("reason")
-    if offset is None:
+    if reason:
         pass
     elif found["confidence"] < min_confidence:
         reason = f"confidence below {min_confidence:g}"
@@ -169,21 +177,6 @@ def _decide(found: dict, max_offset: int, min_confidence: float) -> Verdict:
     elif abs(offset) == found["searched"] < MAX_SHIFT:
         reason = "offset at the end of a short clip's search"
     return Verdict(found["name"], offset, found["confidence"], reason)
-
-
-def _read_filelists(folder: str, out: str, root: str) -> dict[str, list[str]]:
-    """Split -> clip names, of the lists that are there."""
-    if os.path.realpath(folder) == os.path.realpath(out):
-        raise InputError(
-            f"the kept filelists would overwrite those in {folder}; name another folder"
-        )
-    there = [split for split in SPLITS if os.path.exists(os.path.join(folder, f"{split}.txt"))]
-    if not there:
-        raise InputError(f"no {', '.join(f'{split}.txt' for split in SPLITS)} in {folder}")
-    return {
-        split: [os.path.relpath(path, root) for path, _ in read_split(root, split, folder)]
-        for split in there
-    }
 
 
 def _write_lists(verdicts: Sequence[Verdict], lists: dict[str, list[str]], out: str) -> None:
@@ -205,8 +198,6 @@ def _write_lists(verdicts: Sequence[Verdict], lists: dict[str, list[str]], out: 
 
 
 def _print_report(verdicts: Sequence[Verdict], judged: Sequence[Verdict], label: str) -> None:
-    import statistics
-
     counts = Counter(verdict.offset for verdict in judged)
     print(f"{len(verdicts)} clips, {len(judged)} judged by {label}")
     print("offset in frames (positive: the sound is early), number of clips")

@@ -19,34 +19,21 @@ from synthetic.corpus import write_corpus
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m synthetic",
         description="Write a synthetic talking-face corpus in LRS2's layout.",
     )
-    parser.add_argument(
-        "--out", default="data/synthetic", help="folder of the corpus (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--speakers", type=int, default=12, help="at least 3 (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--clips", type=int, default=4, help="clips per speaker (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=3.0, help="length of a clip (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="same seed, same corpus (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=None, help="processes (default: one per CPU)"
-    )
+    add = parser.add_argument
+    add("--out", default="data/synthetic", help="folder of the corpus (default: %(default)s)")
+    add("--speakers", type=int, default=12, help="at least 3 (default: %(default)s)")
+    add("--clips", type=int, default=4, help="clips per speaker (default: %(default)s)")
+    add("--seconds", type=float, default=3.0, help="length of a clip (default: %(default)s)")
+    add("--seed", type=int, default=0, help="same seed, same corpus (default: %(default)s)")
+    add("--workers", type=int, help="processes (default: one per CPU)")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write the corpus and say where."""
     written, skipped = write_corpus(
         args.out, args.speakers, args.clips, args.seconds, seed=args.seed, workers=args.workers
     )

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from corpus.listing import write_filelists
 from errors import InputError
 from media.files import replacing
 from models.device import core_count
+from synthetic.voice import FPS, SAMPLE_RATE
 
 if TYPE_CHECKING:
     import numpy as np
 
-FPS = 25
-SAMPLE_RATE = 16000
 VIDEO_DIR = Path("mvlrs_v1", "main")
 HELD_OUT = 0.15  # share of the speakers in val, and again in test
 # First entry of each generator's seed, so that no two of them ever share a stream.
@@ -85,131 +85,79 @@ def clip_name(speaker: int, clip: int) -> str:
     return f"s{speaker:04d}/{clip:05d}"
 
 
-def _is_done(video: Path, seed: int, seconds: float, sizes: tuple[int, ...] | None) -> bool:
-    """Whether the clip is there, made with these settings; its truth file is written last."""
-    if not video.exists():
-        return False
-    try:
-        truth = json.loads(video.with_suffix(".json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
-    same_size = sizes is None or truth.get("size") in sizes
-    return (
-        truth.get("seed") == seed
-        and truth.get("seconds") == round(seconds * FPS) / FPS
-        and same_size
-    )
-
-
 def write_clip(
     root: str, seed: int, speaker: int, clip: int, seconds: float, sizes: tuple[int, ...] | None
 ) -> bool:
     """Write one clip and its truth below `root`; False where it was there already."""
-    video = (Path(root) / VIDEO_DIR / clip_name(speaker, clip)).with_suffix(".mp4")
-    if _is_done(video, seed, seconds, sizes):
-        return False
     from media.write import VideoWriter
 
-    video.with_suffix(".json").unlink(missing_ok=True)  # an old truth must not outlive its video
+    video = (Path(root) / VIDEO_DIR / clip_name(speaker, clip)).with_suffix(".mp4")
+    path = video.with_suffix(".json")  # the truth is written last
+    try:
+        truth = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        truth = {}
+    made = truth.get("seed") == seed and truth.get("seconds") == round(seconds * FPS) / FPS
+    if video.exists() and made and (sizes is None or truth.get("size") in sizes):
+        return False
+    path.unlink(missing_ok=True)  # an old truth must not outlive its video
     frames, wave, truth = synthesize_clip(seed, speaker, clip, seconds, sizes)
     video.parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(str(video), FPS, wave, SAMPLE_RATE, repeatable=True) as writer:
         for frame in frames:
             writer.write(frame)
-    with replacing(video.with_suffix(".json")) as file:
+    with replacing(path) as file:
         json.dump(truth, file, separators=(",", ":"))
     return True
 
 
-def _start_worker() -> None:
-    import cv2
-
-    cv2.setNumThreads(1)  # the workers are the parallelism
-
-
 def write_corpus(
-    root: str | os.PathLike,
-    speakers: int = 12,
-    clips_per_speaker: int = 4,
-    seconds: float = 3.0,
-    size: int | tuple[int, ...] | None = None,
-    seed: int = 0,
-    workers: int | None = None,
-) -> tuple[int, int]:
+    root: str | os.PathLike, speakers: int = 12, clips_per_speaker: int = 4, seconds: float = 3.0,
+    size: int | tuple[int, ...] | None = None, seed: int = 0, workers: int | None = None,
+) -> tuple[int, int]:  # fmt: skip
     """Write the corpus below `root`; returns (clips written, clips that were there already).
 
     size: frame side in px, or several to choose from per speaker; None takes 160 to 256. workers:
     processes; None takes one per CPU; the files do not depend on it. A rerun makes only what is
     missing.
     """
+    import cv2
     from tqdm import tqdm
 
     sizes = (size,) if isinstance(size, int) else size
-    _check(speakers, clips_per_speaker, seconds, sizes, seed, workers)
+    fit = sizes is None or all(64 <= side <= 1024 and side % 2 == 0 for side in sizes)
+    for fine, wish, got in (
+        (speakers >= 3, "--speakers must be at least 3 (train, val and test)", speakers),
+        (clips_per_speaker >= 1, "--clips must be at least 1", clips_per_speaker),
+        (1 <= seconds <= 600, "--seconds must lie between 1 and 600", seconds),
+        (seed >= 0, "--seed must not be negative", seed),
+        (fit, "size must be even and between 64 and 1024", sizes),
+        (workers is None or workers >= 1, "--workers must be at least 1", workers),
+    ):
+        if not fine:
+            raise InputError(f"{wish}, got {got}")
     root = Path(root)
     try:
         (root / "filelists").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out cannot be made: {root} ({error.strerror})") from error
+    numbers = range(1, clips_per_speaker + 1)
     jobs = [
         (str(root), seed, speaker, clip, seconds, sizes)
         for speaker in range(speakers)
-        for clip in range(1, clips_per_speaker + 1)
+        for clip in numbers
     ]
-    workers = min(workers or core_count(), len(jobs))
-    bar = tqdm(total=len(jobs), desc="clips", unit="clip", disable=None)
-    written = 0
-    with bar:
-        for made in _run(jobs, workers):
-            written += made
-            bar.update()
-    for name, members in split_speakers(speakers).items():
-        lines = [
-            clip_name(speaker, clip)
-            for speaker in members
-            for clip in range(1, clips_per_speaker + 1)
-        ]
-        with replacing(root / "filelists" / f"{name}.txt") as file:
-            file.writelines(f"{line}\n" for line in lines)
+    workers, spread = min(workers or core_count(), len(jobs)), map
+    with contextlib.ExitStack() as stack:
+        if workers > 1:
+            # a fork of a process in which OpenCV or torch already runs threads can hang
+            spawn = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            spread = pool.map
+        done = spread(write_clip, *zip(*jobs, strict=True))
+        written = sum(tqdm(done, "clips", len(jobs), unit="clip", disable=None))
+    splits = split_speakers(speakers).items()
+    lists = {name: [clip_name(s, clip) for s in who for clip in numbers] for name, who in splits}
+    write_filelists(lists, str(root / "filelists"))
     return written, len(jobs) - written
-
-
-def _run(jobs: list[tuple], workers: int):
-    """Yield `write_clip`'s answer for each job, in any order."""
-    if workers <= 1:
-        yield from (write_clip(*job) for job in jobs)
-        return
-    # "spawn": a fork of a process in which OpenCV or torch already runs threads can hang.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker) as pool:
-        futures = [pool.submit(write_clip, *job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _check(
-    speakers: int,
-    clips: int,
-    seconds: float,
-    sizes: tuple[int, ...] | None,
-    seed: int,
-    workers: int | None,
-) -> None:
-    """InputError unless the numbers make a corpus."""
-    if speakers < 3:
-        raise InputError(
-            f"--speakers must be at least 3 (train, val and test each need one), got {speakers}"
-        )
-    if clips < 1:
-        raise InputError(f"--clips must be at least 1, got {clips}")
-    if not math.isfinite(seconds) or not 1 <= seconds <= 600:
-        raise InputError(f"--seconds must lie between 1 and 600, got {seconds}")
-    if seed < 0:
-        raise InputError(f"--seed must not be negative, got {seed}")
-    if sizes is not None and not all(64 <= size <= 1024 and size % 2 == 0 for size in sizes):
-        raise InputError(f"size must be even and between 64 and 1024, got {sizes}")
-    if workers is not None and workers < 1:
-        raise InputError(f"--workers must be at least 1, got {workers}")

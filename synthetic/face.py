@@ -186,30 +186,24 @@ def _locate(field: np.ndarray, point: np.ndarray) -> np.ndarray:
     """Head-space position of a portrait point: the fixed point of p = point - (field(p) - p)."""
     place = np.asarray(point, float)
     for _ in range(20):
-        seen = cv2.remap(
-            field, (place / GRID).astype(np.float32)[None, None], None, cv2.INTER_LINEAR
-        )
-        place = place + (point - seen[0, 0])
+        sample = (place / GRID).astype(np.float32)[None, None]
+        place = place + (point - cv2.remap(field, sample, None, cv2.INTER_LINEAR)[0, 0])
     return place
 
 
 def make_identity(rng: np.random.Generator, sizes: tuple[int, ...] = SIZES) -> Identity:
     """Draw a speaker's looks; the frame side is one of `sizes`."""
-    size = int(rng.choice(sizes))
-    picture, lip_bgr = _paint(rng)
-    field = _shape(rng)
-    mouth, chin = _locate(field, MOUTH), _locate(field, CHIN)
+    size, (picture, lip_bgr), field = int(rng.choice(sizes)), _paint(rng), _shape(rng)
+    marks = (MOUTH, CHIN, *EYES, FACE_BOX[:2], FACE_BOX[2:])
+    mouth, chin, *eyes, corner, other = (_locate(field, mark) for mark in marks)
     mouth = mouth + [0, rng.uniform(-1.5, 1.5)]
-    eyes = [_locate(field, eye) for eye in EYES]
-    corners = np.array([_locate(field, FACE_BOX[[0, 1]]), _locate(field, FACE_BOX[[2, 3]])])
     rows = np.arange(0, SIDE, GRID, dtype=np.float32)[:, None]
     reach = _ease((rows - mouth[1]) / (chin[1] - 8 - mouth[1]))  # from the mouth to the chin
     back = _ease((chin[1] + 34 - rows) / 32)  # the collar stays where it is
     jaw = reach * back * _blob(np.array([mouth[0], 0]), 30, 1e6)
     lid = sum(_blob(eye + [0, 1], 10, 4.2) for eye in eyes)
     base = cv2.resize(picture, None, fx=BASE_SCALE, fy=BASE_SCALE, interpolation=cv2.INTER_CUBIC)
-    base, box = np.clip(base, 0, 255).astype(np.uint8), corners.reshape(-1)
-    height = box[3] - box[1]
+    base, box = np.clip(base, 0, 255).astype(np.uint8), np.concatenate([corner, other])
     identity = Identity(
         size=size,
         base=base,
@@ -223,7 +217,7 @@ def make_identity(rng: np.random.Generator, sizes: tuple[int, ...] = SIZES) -> I
         lip_bgr=lip_bgr,
         teeth=rng.uniform(0.2, 1.0),
         box=box,
-        scale=rng.uniform(0.46, 0.57) * size / height,
+        scale=rng.uniform(0.46, 0.57) * size / (box[3] - box[1]),
         tilt=rng.uniform(-3, 3) - TILT,
     )
     return _mirrored(identity) if rng.random() < 0.5 else identity
@@ -232,11 +226,10 @@ def make_identity(rng: np.random.Generator, sizes: tuple[int, ...] = SIZES) -> I
 def _mirrored(identity: Identity) -> Identity:
     """The identity in a mirror. Only the grid's columns turn; `field` reads the same portrait."""
     last, (x1, y1, x2, y2) = SIDE - GRID, identity.box
+    grids = {name: getattr(identity, name)[:, ::-1].copy() for name in ("field", "jaw", "lid")}
     return replace(
         identity,
-        field=np.ascontiguousarray(identity.field[:, ::-1]),
-        jaw=np.ascontiguousarray(identity.jaw[:, ::-1]),
-        lid=np.ascontiguousarray(identity.lid[:, ::-1]),
+        **grids,
         mouth=np.array([last - identity.mouth[0], identity.mouth[1]]),
         box=np.array([last - x2, y1, last - x1, y2]),
         tilt=-identity.tilt,

@@ -97,10 +97,8 @@ def draw_mouth(
         name: np.round(((line - (left, top) + 0.5) * SUPERSAMPLE - 0.5) * 8).astype(np.int32)
         for name, line in shapes.items()
     }
-    paint = np.empty((*shape, 3), np.uint8)
-    paint[:] = identity.lip_bgr
-    mask = np.zeros(shape, np.uint8)
-    cv2.fillPoly(mask, [points["outer"]], 255, shift=3)
+    paint = np.full((*shape, 3), identity.lip_bgr.astype(np.uint8))
+    mask = cv2.fillPoly(np.zeros(shape, np.uint8), [points["outer"]], 255, shift=3)
     upper = np.concatenate([points["outer"][: len(U)], points["inner"][len(U) :]])
     cv2.fillPoly(paint, [upper], (0.86 * identity.lip_bgr).tolist(), shift=3)
     bright = np.minimum(1.12 * identity.lip_bgr + 6, 255).tolist()

@@ -153,32 +153,21 @@ def make_tracks(phonemes: list[tuple[float, float, str]]) -> dict[str, np.ndarra
     smooth = [np.convolve(column, window / window.sum(), "valid") for column in padded]
     names = ("opening", "width", "f1", "f2", "f3", "voice", "murmur")
     tracks = dict(zip(names, smooth[:7], strict=True))
-    lips = np.ones(len(time))
+    lips, noise, bands = np.ones(len(time)), np.zeros(len(time)), steps[:, 7:].copy()
     for start, end, symbol in phonemes:
         if symbol in BILABIAL:
             # Lips touch for all of the closure; full freedom is back RELEASE seconds away from it.
             lips = np.minimum(lips, np.maximum(start - time, time - end) / RELEASE)
+        if sound := CONSONANTS.get(symbol):
+            inside = np.clip(np.minimum(time - start, end - time) / 0.012 + 0.5, 0, 1)
+            noise = np.maximum(noise, sound.noise * inside)
+            if sound.burst:
+                release = (time >= end - STEP) & (time < end + 0.012)
+                noise[release], bands[release] = sound.burst, sound.hz
     lips = np.clip(lips, 0, 1)
     tracks["opening"] = np.minimum(tracks["opening"], lips)
     tracks["voice"] *= np.clip(lips * 1.5, 0, 1)  # nothing but the murmur passes shut lips
-    tracks["noise"], tracks["noise_hz"], tracks["noise_band"] = _noise(phonemes, time, steps[:, 7:])
-    return tracks
-
-
-def _noise(
-    phonemes: list[tuple[float, float, str]], time: np.ndarray, bands: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Level, centre and bandwidth (N,) of frication and bursts; bands: (N, 2) in Hz."""
-    level, bands = np.zeros(len(time)), bands.copy()
-    for start, end, symbol in phonemes:
-        if symbol in CONSONANTS:
-            sound = CONSONANTS[symbol]
-            inside = np.clip(np.minimum(time - start, end - time) / 0.012 + 0.5, 0, 1)
-            level = np.maximum(level, sound.noise * inside)
-            if sound.burst:
-                release = (time >= end - STEP) & (time < end + 0.012)
-                level[release], bands[release] = sound.burst, sound.hz
-    return level, bands[:, 0], bands[:, 1]
+    return tracks | {"noise": noise, "noise_hz": bands[:, 0], "noise_band": bands[:, 1]}
 
 
 def _upsample(track: np.ndarray, samples: int) -> np.ndarray:

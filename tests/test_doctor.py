@@ -77,7 +77,7 @@ def set_sync(monkeypatch, offset, confidence=0.5):
     import torch
 
     from experts import offset as sync_offset
-    from preparation import doctor
+    from preparation import doctor, sync
 
     class EmptyExpert(torch.nn.Linear):
         img_size, embed_audio = 96, None
@@ -88,7 +88,7 @@ def set_sync(monkeypatch, offset, confidence=0.5):
     def clip_offset(expert, folder, hp, max_shift=15):
         return sync_offset.Offset(offset(folder), confidence, 0.7, np.zeros(31))
 
-    monkeypatch.setattr(doctor, "clip_offset", clip_offset)
+    monkeypatch.setattr(sync, "clip_offset", clip_offset)
 
 
 @pytest.fixture

@@ -16,18 +16,19 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
+from torch.utils.data import default_collate
+from tqdm import tqdm
 
+from datasets import SyncNetDataset
 from errors import InputError
 from hparams import HParams
-from models.device import memory_bytes
+from models.checkpoint import load_model
+from models.device import memory_bytes, select_device
+from training import expert_validation as validation
+from training import setup, steps
+from training.lip_check import LipCheck
 from training.plateau import LRS2_LEAVES
-from training.steps import (
-    create_mask_loss,
-    expert_step,
-    generator_step,
-    quality_step,
-    validate_generator,
-)
+from training.precision import NonFiniteLoss, Precision
 
 OVERFIT_STEPS = 300
 # Samples, the loss they must come down to, and the least learning rate, as fine-tuning's are too
@@ -48,25 +49,19 @@ GENERATOR_STEPS = 100_000
 
 def check_expert(args: argparse.Namespace, hp: HParams) -> dict[str, float]:
     """Check a run of color_syncnet_train.py. Prints what it finds and returns the numbers."""
-    from datasets import SyncNetDataset
-    from training.setup import create_adam, prepare_expert
-
     device, precision = _begin(args, hp)
-    data, model, clips = prepare_expert(args, hp, device)
+    data, model, clips = setup.prepare_expert(args, hp, device)
     SyncNetDataset(args.data_root, "val", hp, args.filelists)  # that the first validation finds it
-    optimizer = create_adam(model, max(hp.syncnet_lr, EXPERT_RATE), device)
+    optimizer = setup.create_adam(model, max(hp.syncnet_lr, EXPERT_RATE), device)
 
-    def step(batch: dict, called=model) -> dict:
-        scalars = expert_step(batch, called, optimizer, hp, precision)
-        precision.end_step()
-        return scalars
+    def step(batch: dict, called) -> dict:
+        return steps.expert_step(batch, called, optimizer, hp, precision)
 
     contrastive = hp.syncnet_loss == "contrastive"
     bound = CONTRASTIVE_BOUND if contrastive else EXPERT_BOUND
     samples = max(2, EXPERT_SAMPLES // (hp.contrastive_windows if contrastive else 1))
-    report = _overfit(step, small_batch(data, samples, device), "loss", bound)
-    report |= _time(step, model, data, clips, device, hp)
-    begin, end = (_hours(steps, report) for steps in LRS2_LEAVES)
+    report = _try(step, model, (data, samples, clips), "loss", bound, precision, hp)
+    begin, end = (_hours(leaves, report) for leaves in LRS2_LEAVES)
     print(
         f"hours: the released recipe leaves ln 2 after {LRS2_LEAVES[0]:,} to {LRS2_LEAVES[1]:,} "
         f"steps on LRS2 (batch 64; here {hp.syncnet_batch_size}): {begin:.1f} to {end:.1f} h; it "
@@ -81,70 +76,74 @@ def check_generator(
     """Check a run of wav2lip_train.py, or with `quality` of hq_wav2lip_train.py, its expert
     included. Prints what it finds and returns the numbers.
     """
-    from training.setup import create_adam, prepare_generator
-
     device, precision = _begin(args, hp)
-    data, val_set, expert, model = prepare_generator(args, hp, device)
+    data, val_set, expert, model = setup.prepare_generator(args, hp, device)
     report = check_accuracy(expert, args, hp, device)
     if args.checkpoint_path:
         report |= check_lips(args.checkpoint_path, expert, val_set, hp, device)
+    mask_loss, rate = steps.create_mask_loss(hp), max(hp.initial_learning_rate, GENERATOR_RATE)
+    # the weights as after the gate, when a step costs most
     if quality:
-        step = _quality_step(model, expert, hp, device, precision)
+        hp_raised = dataclasses.replace(hp, initial_learning_rate=rate)
+        disc = setup.create_disc(hp, device)
+        optimizers = setup.create_optimizers(model, disc, hp_raised, device)
+        rest = disc, expert, *optimizers, hp.hq_syncnet_wt_gated, hp.disc_wt, precision, disc
     else:
-        optimizer = create_adam(model, max(hp.initial_learning_rate, GENERATOR_RATE), device)
-        # the weight as after the gate, when a step costs most
-        rest = optimizer, hp.syncnet_wt_gated, precision, create_mask_loss(hp)
+        rest = expert, setup.create_adam(model, rate, device), hp.syncnet_wt_gated, precision
 
-        def step(batch: dict, called=model) -> dict:
-            made, _ = generator_step(batch, called, expert, *rest)
-            precision.end_step()
-            return made
+    def step(batch: dict, called) -> dict:
+        update = steps.quality_step if quality else steps.generator_step
+        return update(batch, called, *rest, mask_loss)[0]
 
-    batch = small_batch(data, GENERATOR_SAMPLES, device)
-    report |= _overfit(step, batch, "l1", GENERATOR_BOUND)
-    report |= _time(step, model, data, hp.batch_size, device, hp)
+    sizes = data, GENERATOR_SAMPLES, hp.batch_size
+    report |= _try(step, model, sizes, "l1", GENERATOR_BOUND, precision, hp)
     hours = _hours(GENERATOR_STEPS, report)
     print(f"hours: {hours:.1f} h for every {GENERATOR_STEPS:,} steps of batch {hp.batch_size}")
     return report
 
 
-def _quality_step(model, expert, hp: HParams, device, precision) -> Callable:
-    from models import create_model
-    from training.setup import create_optimizers, place
-
-    disc = place(create_model("Wav2Lip_disc_qual", hp.width, hp.img_size), device, hp)
-    rate = max(hp.initial_learning_rate, GENERATOR_RATE)
-    raised = dataclasses.replace(hp, initial_learning_rate=rate)
-    optimizers = create_optimizers(model, disc, raised, device)
-    weights, mask_loss = (hp.hq_syncnet_wt_gated, hp.disc_wt), create_mask_loss(hp)
-
-    def step(batch: dict, called=model) -> dict:
-        made = quality_step(
-            batch, called, disc, expert, *optimizers, *weights, precision, mask_loss=mask_loss
-        )
-        precision.end_step()
-        return made[0]
-
-    return step
-
-
 def _begin(args: argparse.Namespace, hp: HParams) -> tuple:
     """The device and the Precision of the run."""
-    from models.device import select_device
-    from training.precision import Precision
-
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise InputError("--check runs in one process: start it without torchrun")
     device = select_device(args.device)
     return device, Precision(dataclasses.replace(hp, accumulation=1), device)
 
 
+def _try(
+    step: Callable, model, sizes: tuple, loss_name: str, bound: float, precision: Precision,
+    hp: HParams,
+) -> dict[str, float]:  # fmt: skip
+    """Overfit, then time step(batch, called). sizes: data, samples to learn by heart, of a step."""
+
+    def whole_step(batch: dict, called=model) -> dict:
+        scalars = step(batch, called)
+        precision.end_step()
+        return scalars
+
+    (data, few, batch_size), device = sizes, precision.device
+    batch = small_batch(data, few, device)
+    count, windows = overfit(whole_step, batch, loss_name, bound, OVERFIT_STEPS), len(batch["mel"])
+    print(f"overfits one batch: yes, {windows} windows to {loss_name} {bound} in {count} steps")
+    batches = setup.train_batches(data, batch_size, hp, 0)
+    called = partial(whole_step, called=setup.speed_up(model, device, hp))
+    seconds, wait = time_steps(called, batches, device, TIMED_STEPS, TIMED_SECONDS)
+    batches.close()
+    seconds *= hp.accumulation
+    print(f"step: {seconds:.3f} s with loading, {wait:.1%} of it waiting for data")
+    if wait > MOST_WAIT:
+        print(
+            f"more than {MOST_WAIT:.0%}: loading holds it up. More workers help: "
+            f"--hparams num_workers=... (now {hp.num_workers})"
+        )
+    memory = peak_memory(device)
+    where = "on the GPU" if device.type == "cuda" else "in this process"
+    print(f"memory: {memory:.2f} GiB at most {where}")
+    return {"overfit_steps": count, "step_seconds": seconds, "wait": wait, "memory_gib": memory}
+
+
 def small_batch(dataset, samples: int, device) -> dict[str, torch.Tensor]:
     """A fixed batch of `samples` samples, half of them in sync where they have a label."""
-    from torch.utils.data import default_collate
-
-    from training.setup import to_device
-
     chosen: dict[float | None, list] = {}
     for number in range(16 * samples):
         sample = dataset[divmod(number, len(dataset))]
@@ -154,7 +153,7 @@ def small_batch(dataset, samples: int, device) -> dict[str, torch.Tensor]:
             kept.append(sample)
         if sum(map(len, chosen.values())) == samples:
             break
-    return to_device(default_collate(sum(chosen.values(), [])), device)
+    return setup.to_device(default_collate(sum(chosen.values(), [])), device)
 
 
 def overfit(
@@ -164,10 +163,6 @@ def overfit(
 
     step_fn(batch) makes one update and returns scalars, among them `loss_name`.
     """
-    from tqdm import tqdm
-
-    from training.precision import NonFiniteLoss
-
     first = last = None
     try:
         for step in tqdm(range(1, max_steps + 1), "overfit", disable=not sys.stderr.isatty()):
@@ -188,22 +183,13 @@ def overfit(
     )
 
 
-def _overfit(step: Callable, batch: dict, loss_name: str, bound: float) -> dict[str, float]:
-    steps, windows = overfit(step, batch, loss_name, bound, OVERFIT_STEPS), len(batch["mel"])
-    print(f"overfits one batch: yes, {windows} windows to {loss_name} {bound} in {steps} steps")
-    return {"overfit_steps": steps}
-
-
 def check_accuracy(expert, args: argparse.Namespace, hp: HParams, device) -> dict[str, float]:
     """A frozen expert's scores on the validation windows of this data; InputError where it knows
     too little to teach a generator.
     """
-    from training import expert_validation as validation
-    from training.setup import validation_batches
-
     dataset = validation.ExpertValidationDataset(args.data_root, "val", hp, args.filelists)
     windows = max(EXPERT_WINDOWS, hp.eval_windows, len(dataset))
-    batches = validation_batches(dataset, 64, dataclasses.replace(hp, eval_windows=windows))
+    batches = setup.validation_batches(dataset, 64, dataclasses.replace(hp, eval_windows=windows))
     found = validation.pair_cosines(expert, batches, device)
     scores = validation.summarise([found])
     said = (
@@ -223,14 +209,9 @@ def check_lips(path: str, expert, dataset, hp: HParams, device) -> dict[str, flo
     """What the generator that a run begins with makes of the validation clips: l1, sync, and where
     there are landmarks follows, leak and amplitude. Says in plain words when only sync is good.
     """
-    from models.checkpoint import load_model
-    from training.lip_check import LipCheck
-    from training.precision import Precision
-    from training.setup import validation_batches
-
     model = load_model(path, hp.model).to(device)
-    batches = validation_batches(dataset, hp.batch_size, hp)
-    scores, _ = validate_generator(model, expert, batches, device, Precision())
+    batches = setup.validation_batches(dataset, hp.batch_size, hp)
+    scores, _ = steps.validate_generator(model, expert, batches, device, Precision())
     scores |= LipCheck(dataset, device).scores(model, scores["sync"])
     print(f"{path}: " + ", ".join(f"{name} {value:.2f}" for name, value in scores.items()))
     return scores
@@ -239,38 +220,33 @@ def check_lips(path: str, expert, dataset, hp: HParams, device) -> dict[str, flo
 def _remedy(shift: int, auc: float, args: argparse.Namespace) -> str:
     """What to do about an expert that knows little, by the offset at which it knows most."""
     data = shlex.join([args.data_root, "--filelists", args.filelists])
-    expert = shlex.quote(args.syncnet_checkpoint_path)
+    expert, clips = shlex.quote(args.syncnet_checkpoint_path), f"--preprocessed_root {data}"
     if shift and auc >= SHIFT_AUC:
         side = "late" if shift > 0 else "early"
         return (
             f"It knows the sound that is {abs(shift)} frames {side} (AUC {auc:.2f}), so the clips "
-            "are out of sync: python preprocess.py --preprocessed_root "
-            f"{data} --correct_sync --expert {expert}"
+            f"are out of sync: python preprocess.py {clips} --correct_sync --expert {expert}"
         )
     return (
         "Train it longer, or on this data: python color_syncnet_train.py --data_root "
         f"{data} --checkpoint_path {expert} --checkpoint_dir checkpoints/expert; are the clips "
-        f"sound? python preprocess.py --preprocessed_root {data} --doctor --expert {expert}"
+        f"sound? python preprocess.py {clips} --doctor --expert {expert}"
     )
 
 
 def time_steps(
-    step_fn: Callable[[dict], object],
-    batches: Iterator[dict],
-    device: torch.device,
-    steps: int,
+    step_fn: Callable[[dict], object], batches: Iterator[dict], device: torch.device, steps: int,
     seconds: float,
-) -> tuple[float, float]:
+) -> tuple[float, float]:  # fmt: skip
     """Mean seconds of a step with loading, and the share of them in which there was no data: of
     `steps` steps, or of fewer in `seconds`, after WARM_UP untimed ones.
     """
-    from training.setup import to_device
 
     def step() -> float:
         asked = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - asked
-        step_fn(to_device(batch, device))
+        step_fn(setup.to_device(batch, device))
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # or the step would end while we wait for the next batch
         return waited
@@ -282,26 +258,6 @@ def time_steps(
         waits.append(step())
     took = time.perf_counter() - start
     return took / len(waits), sum(waits) / took
-
-
-def _time(step: Callable, model, data, batch_size: int, device, hp: HParams) -> dict[str, float]:
-    from training.setup import speed_up, train_batches
-
-    batches = train_batches(data, batch_size, hp, 0)
-    step = partial(step, called=speed_up(model, device, hp))
-    seconds, wait = time_steps(step, batches, device, TIMED_STEPS, TIMED_SECONDS)
-    batches.close()
-    seconds *= hp.accumulation
-    print(f"step: {seconds:.3f} s with loading, {wait:.1%} of it waiting for data")
-    if wait > MOST_WAIT:
-        print(
-            f"more than {MOST_WAIT:.0%}: loading holds it up. More workers help: "
-            f"--hparams num_workers=... (now {hp.num_workers})"
-        )
-    memory = peak_memory(device)
-    where = "on the GPU" if device.type == "cuda" else "in this process"
-    print(f"memory: {memory:.2f} GiB at most {where}")
-    return {"step_seconds": seconds, "wait": wait, "memory_gib": memory}
 
 
 def peak_memory(device: torch.device) -> float:

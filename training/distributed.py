@@ -36,15 +36,15 @@ def is_main() -> bool:
 @contextmanager
 def process_group(device: torch.device) -> Iterator[torch.device]:
     """Join the group that torchrun describes, if any; gives this process' own device."""
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield device
         return
-    local = int(os.environ.get("LOCAL_RANK", 0))
     if device.type == "cuda":
-        if local >= torch.cuda.device_count():
+        local, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if local >= count:
             raise InputError(
-                f"torchrun starts process {local + 1} of this machine, which has "
-                f"{torch.cuda.device_count()} GPUs: lower --nproc_per_node"
+                f"torchrun starts process {local + 1} of this machine, which has {count} GPUs: "
+                "lower --nproc_per_node"
             )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
@@ -55,22 +55,8 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
-def wrap(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model as it is to be called: its gradients are averaged over processes. Its parameters
-    remain those of `model`, whose own keys are saved.
-    """
-    if world_size() == 1:
-        return model
-    return nn.parallel.DistributedDataParallel(
-        model, device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # batch statistics are the same everywhere
-    )  # fmt: skip
-
-
 def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Batch norms whose statistics are those of all processes' batches together, in place where
-    possible; use the returned module.
-    """
+    """The model with batch norms that see the batches of all processes; perhaps a new module."""
     if world_size() == 1:
         return model
     if device.type == "cuda":
@@ -85,12 +71,13 @@ class GlooSyncBatchNorm(nn.BatchNorm2d):
     """BatchNorm2d over the batches of all processes, for the CPU; equal batch sizes."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) -> the same shape."""
         if not self.training or world_size() == 1:
             return super().forward(x)
-        mean = all_mean(x.mean((0, 2, 3)))
+        from torch.distributed.nn.functional import all_reduce  # through which gradients flow
+
+        mean = all_reduce(x.mean((0, 2, 3))) / world_size()
         centred = x - mean[:, None, None]
-        var = all_mean(centred.square().mean((0, 2, 3)))
+        var = all_reduce(centred.square().mean((0, 2, 3))) / world_size()
         with torch.no_grad():
             count = x.numel() // x.shape[1] * world_size()
             self.running_mean.lerp_(mean, self.momentum)
@@ -98,13 +85,6 @@ class GlooSyncBatchNorm(nn.BatchNorm2d):
             self.num_batches_tracked += 1
         scale = self.weight * torch.rsqrt(var + self.eps)
         return centred * scale[:, None, None] + self.bias[:, None, None]
-
-
-def all_mean(tensor: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor over several processes, through which gradients flow."""
-    from torch.distributed.nn.functional import all_reduce
-
-    return all_reduce(tensor) / world_size()
 
 
 def sum_of(values: dict[str, float]) -> dict[str, float]:

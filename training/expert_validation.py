@@ -8,44 +8,36 @@ embedded once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import mannwhitneyu
+from torch import nn
 from torch.nn import functional as F
 
 from audio import ShortWindow, crop_audio_window
 from corpus.clips import Clip, open_mel
 from datasets import SyncNetDataset, assemble, mel_tensor
 from experts.offset import CLEAR_SHIFT, REPORTED_SHIFTS, balanced
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from hparams import HParams
+from hparams import HParams
+from training import distributed
+from training.setup import validation_batches
 
 # Frames by which the sound is late; the face's own, 0, comes first
 SHIFTS = np.array([0, *(sign * shift for shift in REPORTED_SHIFTS for sign in (-1, 1))])
 
 
 def validate_expert(
-    expert: nn.Module,
-    dataset: ExpertValidationDataset,
-    hp: HParams,
-    batch_size: int,
+    expert: nn.Module, dataset: ExpertValidationDataset, hp: HParams, batch_size: int,
     device: torch.device,
-) -> dict[str, float]:
+) -> dict[str, float]:  # fmt: skip
     """A SyncNet_color's scores (`summarise`) on the fixed windows of a split: one of every clip, or
     hp.eval_windows. Every process embeds its share of them and returns the scores of all.
     """
-    from training import distributed
-    from training.setup import validation_batches
-
     found = pair_cosines(expert, validation_batches(dataset, batch_size, hp), device)
-    parts = [found]
-    if distributed.world_size() > 1:
-        parts *= distributed.world_size()
+    parts = [found] * distributed.world_size()
+    if len(parts) > 1:
         torch.distributed.all_gather_object(parts, found)
     return summarise(parts)
 
@@ -60,42 +52,36 @@ class ExpertValidationDataset(SyncNetDataset):
     """
 
     def sample(self, clip: Clip, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        hp = self.hp
-        heard, seen = self.draw(clip, rng)
-        starts = [*(seen + SHIFTS).tolist(), *([heard] if heard != seen else [])]
-        starts = [start - clip.shift for start in starts]
+        hp, (heard, seen) = self.hp, self.draw(clip, rng)
+        starts = [*(seen + SHIFTS), *([heard] if heard != seen else [])]
         rows = open_mel(clip.folder, hp.num_mels)
         mels = torch.zeros(len(SHIFTS) + 1, 1, hp.num_mels, hp.syncnet_mel_step_size)
         exists = torch.zeros(len(mels), dtype=torch.bool)
         for place, start in enumerate(starts):
             try:
-                window = crop_audio_window(rows, start, hp.fps, hp.syncnet_mel_step_size)
+                first = int(start) - clip.shift
+                window = crop_audio_window(rows, first, hp.fps, hp.syncnet_mel_step_size)
             except ShortWindow:
                 continue
-            mels[place, 0] = mel_tensor(window.T)
-            exists[place] = True
+            mels[place, 0], exists[place] = mel_tensor(window.T), True
         y = torch.tensor([float(heard == seen)])
         return {"window": self.lower_halves(clip, seen), "mels": mels, "exists": exists, "y": y}
 
 
-@dataclass(frozen=True)
-class PairCosines:
-    """What an expert said about N windows.
+class PairCosines(NamedTuple):
+    """What an expert said about N windows of ExpertValidationDataset."""
 
-    y (N,): the label of the released sample. cosines (N, S+1) float32 and exists (N, S+1): of the
-    face with the sounds of ExpertValidationDataset.
-    """
-
-    y: np.ndarray
-    cosines: np.ndarray
-    exists: np.ndarray
+    y: np.ndarray  # (N,) the label of the released sample
+    cosines: np.ndarray  # (N, S+1) float32 of the face with each of its sounds
+    exists: np.ndarray  # (N, S+1)
 
 
 def pair_cosines(
     expert: nn.Module, batches: Iterable[dict[str, torch.Tensor]], device: torch.device
 ) -> PairCosines:
     """What a SyncNet_color in eval mode says about batches of ExpertValidationDataset."""
-    parts = [_no_windows()]
+    none = np.zeros((0, len(SHIFTS) + 1), np.float32)  # a process may have no window
+    parts = [PairCosines(none[:, 0], none, none.astype(bool))]
     training = expert.training
     expert.eval()
     with torch.inference_mode():
@@ -112,15 +98,9 @@ def pair_cosines(
     return join(parts)
 
 
-def _no_windows() -> PairCosines:
-    none = np.zeros((0, len(SHIFTS) + 1), np.float32)
-    return PairCosines(none[:, 0], none, none.astype(bool))
-
-
 def join(parts: Sequence[PairCosines]) -> PairCosines:
     """The windows of several batches or processes as one."""
-    fields = ("y", "cosines", "exists")
-    return PairCosines(*(np.concatenate([getattr(p, name) for p in parts]) for name in fields))
+    return PairCosines(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def summarise(parts: Sequence[PairCosines]) -> dict[str, float]:
@@ -143,11 +123,8 @@ def summarise(parts: Sequence[PairCosines]) -> dict[str, float]:
     }
     own, far = found_pairs(found, [0]), found_pairs(found, far_from(0))
     if len(own) and len(far):
-        scores |= {
-            "auc": roc_auc(own, far),
-            "cos_pos": float(own.mean()),
-            "cos_neg": float(far.mean()),
-        }
+        scores["auc"] = roc_auc(own, far)
+        scores |= {"cos_pos": float(own.mean()), "cos_neg": float(far.mean())}
     for shift in REPORTED_SHIFTS:
         shifted = found_pairs(found, [-shift, shift])
         if len(own) and len(shifted):
@@ -177,11 +154,6 @@ def best_shift(found: PairCosines) -> tuple[int, float]:
 
 
 def roc_auc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Area under the ROC curve: how often a positive is larger than a negative, a tie being half a
-    time (the Mann-Whitney statistic).
-    """
-    from scipy.stats import rankdata
-
-    ranks = rankdata(np.concatenate([positive, negative]))
-    least = len(positive) * (len(positive) + 1) / 2
-    return float((ranks[: len(positive)].sum() - least) / (len(positive) * len(negative)))
+    """Area under the ROC curve: how often a positive is larger than a negative; a tie is half."""
+    found = mannwhitneyu(np.float64(positive), np.float64(negative), method="asymptotic")
+    return float(found.statistic / (len(positive) * len(negative)))

@@ -4,22 +4,15 @@ of the validation split, by landmarks that the training does not optimise.
 
 from __future__ import annotations
 
-import itertools
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
+from torch import nn
 
-from corpus.clips import open_mel
-from datasets import assemble, get_segmented_mels, mel_tensor
+from corpus.clips import Clip, open_mel
+from datasets import WindowDataset, assemble, get_segmented_mels, mel_tensor
+from experts.offset import longest_run
 from face_detection.landmarks import MissingLandmarks, lip_opening, lip_scores, load_landmarks
 from training.setup import logger
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from corpus.clips import Clip
-    from datasets import WindowDataset
 
 CLIPS, FRAMES = 6, 60  # looked at: a second or two of each validation
 SURE = 0.35  # a sync loss below which a training looks as if it had learnt
@@ -57,11 +50,9 @@ class LipCheck:
 
     def _read(self, clip: Clip, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Crops (N, H, W, 3), their mel windows (N, 1, 80, 16), the opening of their lips (N,)."""
-        hp = self.hp
-        crops = clip.read(start, FRAMES)
-        rows = open_mel(clip.folder, hp.num_mels)
-        heard = start - clip.shift
-        mels = get_segmented_mels(rows, heard, FRAMES, hp.fps, hp.syncnet_mel_step_size)
+        hp, crops = self.hp, clip.read(start, FRAMES)
+        heard = open_mel(clip.folder, hp.num_mels), start - clip.shift
+        mels = get_segmented_mels(*heard, FRAMES, hp.fps, hp.syncnet_mel_step_size)
         return crops, mels.transpose(0, 2, 1)[:, None], self._opening(crops)
 
     def _opening(self, crops: np.ndarray) -> np.ndarray:
@@ -77,9 +68,8 @@ class LipCheck:
             return {}
         model.eval()
         found = []
-        for (crops, _, video), (_, mels, sound) in zip(
-            self.clips, itertools.chain(self.clips[1:], self.clips[:1]), strict=True
-        ):
+        others = self.clips[1:] + self.clips[:1]
+        for (crops, _, video), (_, mels, sound) in zip(self.clips, others, strict=True):
             batch = {"target": torch.from_numpy(crops)[:, None]}
             batch |= {"reference": batch["target"], "mels": mel_tensor(mels)}
             batch = assemble({name: tensor.to(self.device) for name, tensor in batch.items()})
@@ -99,7 +89,5 @@ class LipCheck:
 
 def _first_run(clip: Clip) -> int | None:
     """Where FRAMES crops in a row begin, all with sound; None where the clip has no such run."""
-    windows = FRAMES - 4  # each of 5 frames
-    starts = clip.usable[: -windows + 1 or None]
-    runs = starts[clip.usable[windows - 1 :] - starts == windows - 1]
-    return int(runs[0]) if len(runs) else None
+    run = longest_run(clip.usable)  # of windows of 5 frames
+    return int(run[0]) if len(run) >= FRAMES - 4 else None

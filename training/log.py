@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from logging.handlers import MemoryHandler
 
 import torch
@@ -20,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 class RunLog:
-    """Everything a run says: console and train.log, metrics.jsonl, TensorBoard, sample grids.
+    """What a run says, in `<log_dir>/<experiment>/` and on the console.
 
-    In `<log_dir>/<experiment>/`. metrics.jsonl has one object a line: {"step", "time", "split",
+    metrics.jsonl has one object a line: {"step", "time", "split",
     name: mean, ...}. Training scalars are averaged over hp.log_interval steps and all processes;
     only the first process writes, and all must call alike. Until begin() it speaks on the console
     only: a run whose resume is refused leaves the files of the one before alone.
@@ -30,12 +31,9 @@ class RunLog:
 
     def __init__(self, args: argparse.Namespace, hp: HParams) -> None:
         name = args.experiment or os.path.basename(os.path.normpath(args.checkpoint_dir))
-        self.folder, self.interval = os.path.join(args.log_dir, name), hp.log_interval
-        self._hp, self._checkpoint_dir = hp, args.checkpoint_dir
-        self._sums: dict[str, torch.Tensor] = {}
-        self._counts: dict[str, int] = {}
-        self._step = 0
-        self._board = None
+        self.folder, self._checkpoint_dir = os.path.join(args.log_dir, name), args.checkpoint_dir
+        self._hp, self._step, self._board = hp, 0, None
+        self._sums, self._counts = Counter(), Counter()
         if not distributed.is_main():
             logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
             return
@@ -73,20 +71,20 @@ class RunLog:
     def add(self, scalars: dict[str, torch.Tensor]) -> None:
         """Take in one batch's scalars; nothing waits for the device here."""
         for name, value in scalars.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach()
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self._sums[name] += value.detach()
+            self._counts[name] += 1
 
     def train(self, step: int, scalars: dict[str, torch.Tensor]) -> dict[str, float] | None:
         """Add the scalars of a step; every hp.log_interval steps write and return their means."""
         self.add(scalars)
         self._step = step
-        return None if step % self.interval else self._flush()
+        return None if step % self._hp.log_interval else self._flush()
 
     def _flush(self) -> dict[str, float]:
-        """Write the means of the steps since the last line."""
         means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         means = distributed.mean_of(means)
-        self._sums, self._counts = {}, {}
+        self._sums.clear()
+        self._counts.clear()
         self.write(self._step, "train", means)
         return means
 
@@ -111,11 +109,8 @@ class RunLog:
         import cv2
 
         parts = [batch["x"][:rows, 3:], batch["x"][:rows, :3], generated[:rows], batch["y"][:rows]]
-        strips = [
-            part.detach().float().cpu().permute(0, 2, 3, 4, 1) for part in parts
-        ]  # (R, T, H, W, 3)
-        image = torch.stack(strips, dim=2)  # (R, T, 4, H, W, 3)
-        image = image.permute(0, 3, 1, 2, 4, 5).flatten(2, 4).flatten(0, 1)  # (R*H, T*4*W, 3)
+        image = torch.stack([part.detach().float().cpu() for part in parts])  # (4, R, 3, T, H, W)
+        image = image.permute(1, 4, 3, 0, 5, 2).flatten(2, 4).flatten(0, 1)  # (R*H, T*4*W, 3)
         pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
         cv2.imwrite(os.path.join(self.folder, f"samples_step{step:09d}.png"), pixels)
         self._board.add_image("samples", pixels[..., ::-1].copy(), step, dataformats="HWC")

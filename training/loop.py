@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
+from tqdm import tqdm
 
+from datasets import WindowDataset
 from errors import InputError
+from hparams import HParams
 from training import distributed
 from training.log import RunLog
 from training.precision import Ema, NonFiniteLoss, Precision
-from training.setup import finished, progress, to_device, train_batches
-from training.state import Checkpoints, StopSignals
-
-if TYPE_CHECKING:
-    import argparse
-
-    from torch import nn
-
-    from datasets import WindowDataset
-    from hparams import HParams
+from training.setup import set_learning_rates, to_device, train_batches
+from training.state import Checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +39,7 @@ class Run:
     precision: Precision
     log: RunLog
     checkpoints: Checkpoints
+    rates: dict  # optimizer -> its learning rate
     state: dict  # see Checkpoints.resume
     ema: Ema | None = None
 
@@ -59,19 +58,16 @@ def open_run(
     log, precision, model = RunLog(args, hp), Precision(hp, device), parts[""][0]
     ema = Ema(model, hp.ema) if hp.ema else None
     checkpoints = Checkpoints(args.checkpoint_dir, hp, parts, precision, ema)
-    starts = {prefix: getattr(args, f"{prefix}checkpoint_path") for prefix in parts}
-    state = checkpoints.resume(starts)
-    return Run(hp, device, *sets, model, precision, log, checkpoints, state, ema)
+    # before the resume, which brings those of another step
+    rates = {optimizer: optimizer.param_groups[0]["lr"] for _, optimizer in parts.values()}
+    state = checkpoints.resume({part: getattr(args, f"{part}checkpoint_path") for part in parts})
+    return Run(hp, device, *sets, model, precision, log, checkpoints, rates, state, ema)
 
 
 def train_loop(
-    run: Run,
-    step_fn: Callable[[dict], dict],
-    validate_fn: Callable[[int], float],
-    batch_size: int,
-    eval_interval: int,
-    checkpoint_interval: int,
-) -> None:
+    run: Run, step_fn: Callable[[dict], dict], validate_fn: Callable[[int], float],
+    batch_size: int, eval_interval: int, checkpoint_interval: int,
+) -> None:  # fmt: skip
     """Step, log, validate, save, until hp.nsteps, hp.nepochs or a signal to stop, which is answered
     by a checkpoint after the step.
 
@@ -87,9 +83,12 @@ def train_loop(
         state["samples"] = state["global_step"] * per_step
     saved = state["global_step"]
     loading = contextlib.closing(train_batches(run.train_set, batch_size, hp, state["samples"]))
-    with StopSignals() as stop, progress(saved, hp) as bar, loading as batches:
-        while not finished(state["global_step"], state["global_epoch"], hp):
+    quiet = not (sys.stderr.isatty() and distributed.is_main())
+    bar = tqdm(initial=saved, total=hp.nsteps or None, unit="step", disable=quiet)
+    with stop_signals() as asked, bar, loading as batches:
+        while not finished(state, hp):
             step = state["global_step"] + 1
+            set_learning_rates(state["global_step"], run.rates, hp)
             scalars = _take_step(run, step, step_fn, batches)
             state["global_step"], state["samples"] = step, state["samples"] + per_step
             state["global_epoch"] = state["samples"] // len(run.train_set)
@@ -97,18 +96,41 @@ def train_loop(
             bar.update()
             if means:
                 bar.set_postfix({name: f"{value:.4f}" for name, value in list(means.items())[:2]})
-            last = finished(step, state["global_epoch"], hp)
+            last = finished(state, hp)
             if step % eval_interval == 0 or last:
                 run.checkpoints.save_best(state, validate_fn(step))
             if step % checkpoint_interval == 0 or last:
                 run.checkpoints.save(state)
                 saved = step
-            if distributed.any_process(stop.requested):
+            if distributed.any_process(bool(asked)):
                 logger.warning("step %d: asked to stop; the same command goes on from here", step)
                 break
     if saved != state["global_step"]:
         run.checkpoints.save(state)
     run.log.close()
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list]:
+    """While in use, SIGTERM and Ctrl-C only fill the list; a second one ends the run at once."""
+    asked: list = []
+
+    def note(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def finished(state: dict, hp: HParams) -> bool:
+    """Whether hp.nsteps or hp.nepochs has been reached."""
+    return state["global_epoch"] >= hp.nepochs or 0 < hp.nsteps <= state["global_step"]
 
 
 def _introduce(run: Run) -> None:
@@ -136,23 +158,17 @@ def _take_step(run: Run, step: int, step_fn: Callable, batches: Iterator[dict]) 
         batch = next(batches)
         waited += time.monotonic() - asked
         batch = to_device(batch, run.device)
-        with naming_clips(run.train_set, batch, step, run.checkpoints.folder):
+        try:
             scalars = step_fn(batch)
+        except NonFiniteLoss as error:
+            clips = sorted({run.train_set.clips[int(index)].folder for index in batch["clip"]})
+            raise InputError(
+                f"step {step}: {error}: training stopped. The newest checkpoint in "
+                f"{run.checkpoints.folder} is from before it. The batch was made of "
+                f"{', '.join(clips)}. If it comes back, lower the learning rate, or train without "
+                "--amp float16"
+            ) from error
     run.precision.end_step()
     if run.ema is not None:
         run.ema.update(run.model, step)
     return {**scalars, "wait": torch.tensor(waited / (time.monotonic() - start))}
-
-
-@contextlib.contextmanager
-def naming_clips(dataset: WindowDataset, batch: dict, step: int, folder: str) -> Iterator[None]:
-    """A NonFiniteLoss inside the block becomes an InputError that names the batch's clips."""
-    try:
-        yield
-    except NonFiniteLoss as error:
-        clips = sorted({dataset.clips[int(index)].folder for index in batch["clip"]})
-        raise InputError(
-            f"step {step}: {error}: training stopped. The newest checkpoint in {folder} is from "
-            f"before it. The batch was made of {', '.join(clips)}. If it comes back, lower the "
-            "learning rate, or train without --amp float16"
-        ) from error

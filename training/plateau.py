@@ -56,8 +56,7 @@ class PlateauWatch:
             self._patience(step),
             "What it may be, the likeliest first, and what tells:",
         ]
-        causes = [*self._data_causes(), *self._training_causes()]
-        return "\n".join([*filter(None, lines), *(f"{n}. {c}" for n, c in enumerate(causes, 1))])
+        return "\n".join([*lines, *(f"{n}. {cause}" for n, cause in enumerate(self._causes(), 1))])
 
     def _patience(self, step: int) -> str:
         if self.hp.syncnet_loss != "bce":
@@ -70,30 +69,23 @@ class PlateauWatch:
             "may only need time."
         )
 
-    def _data_causes(self) -> list[str]:
-        doctor = [
-            "python", "preprocess.py", "--preprocessed_root", self.args.data_root,
-            "--filelists", self.args.filelists,
-        ]  # fmt: skip
-        expert = ["--expert", "checkpoints/syncnet_v2.model"]
-        return [
-            "Sound and picture of the clips are out of sync (any trained expert tells): "
-            f"{shlex.join([*doctor, '--doctor', *expert])}; "
-            f"then {shlex.join([*doctor, '--correct_sync', *expert])}",
-            "The sound is not the face's, or there are too few speakers or too many damaged clips: "
-            f"{shlex.join([*doctor, '--doctor'])}",
-        ]
-
-    def _training_causes(self) -> list[str]:
-        hp, batch = self.hp, 4 * self.hp.syncnet_batch_size
+    def _causes(self) -> list[str]:
+        hp, args, batch = self.hp, self.args, 4 * self.hp.syncnet_batch_size
+        clips = shlex.join([args.data_root, "--filelists", args.filelists])
+        clips = f"python preprocess.py --preprocessed_root {clips}"
+        expert = "--expert checkpoints/syncnet_v2.model"
         causes = [
+            "Sound and picture of the clips are out of sync (any trained expert tells): "
+            f"{clips} --doctor {expert}; then {clips} --correct_sync {expert}",
+            "The sound is not the face's, or there are too few speakers or too many damaged clips: "
+            f"{clips} --doctor",
             f"The learning rate ({hp.syncnet_lr:g}; 1e-4 to 1e-5 are known to work), the batch "
             f"({hp.syncnet_batch_size}) or the set-up: {self._train('--check')}; "
             f"a larger batch: {self._train(hparams=[f'syncnet_batch_size={batch}'])}",
         ]
         if hp.syncnet_loss == "bce":
-            folder = self.args.checkpoint_dir.rstrip("/") + "_contrastive"
-            if self.args.config:  # there can be only one
+            folder = args.checkpoint_dir.rstrip("/") + "_contrastive"
+            if args.config:  # there can be only one
                 other = self._train(folder=folder, hparams=["syncnet_loss=contrastive"])
             else:
                 other = self._train("--config", "configs/syncnet_contrastive.yaml", folder=folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 
 import torch
 from torch import nn
@@ -49,7 +50,7 @@ class Precision:
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of `loss` (a scalar). NonFiniteLoss: it is none of float16's doing."""
         if self.scaler.is_enabled():  # else the gradients tell, at the update
-            self._require_finite("loss", loss.detach())
+            _require_finite("loss", loss.detach())
         self.scaler.scale(loss / self.accumulation).backward()
 
     def update(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, torch.Tensor]:
@@ -59,9 +60,10 @@ class Precision:
         if not self.last:
             return {}
         self.scaler.unscale_(optimizer)
-        norm = grad_norm(model)
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         if not self.scaler.is_enabled():  # the scaler skips such steps and lowers its scale
-            self._require_finite("gradient", norm)
+            _require_finite("gradient", norm)
         if self.clip_grad:
             torch.nn.utils.clip_grads_with_norm_(model.parameters(), self.clip_grad, norm)
         self.scaler.step(optimizer)
@@ -73,14 +75,10 @@ class Precision:
         if self.last:
             self.scaler.update()
 
-    def _require_finite(self, what: str, value: torch.Tensor) -> None:
-        if distributed.any_process(not bool(value.isfinite())):
-            raise NonFiniteLoss(f"the {what} is {float(value)}")
 
-
-def grad_norm(model: nn.Module) -> torch.Tensor:
-    """Euclidean norm of all gradients."""
-    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+def _require_finite(what: str, value: torch.Tensor) -> None:
+    if distributed.any_process(not bool(value.isfinite())):
+        raise NonFiniteLoss(f"the {what} is {float(value)}")
 
 
 class Ema:
@@ -90,8 +88,6 @@ class Ema:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        import copy
-
         self.decay, self.model = decay, copy.deepcopy(model).requires_grad_(False).eval()
 
     @torch.no_grad()

@@ -9,24 +9,28 @@ import logging
 import math
 import os
 import random
-import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
 
-from datasets import SyncNetContrastiveDataset, SyncNetDataset, Wav2LipDataset, assemble
+from datasets import (
+    SyncNetContrastiveDataset,
+    SyncNetDataset,
+    Wav2LipDataset,
+    WindowDataset,
+    assemble,
+)
 from errors import InputError
 from hparams import HParams
+from models import create_model, option_names
+from models.checkpoint import load_model, read_checkpoint
 from models.device import select_device
 from training import distributed
-
-if TYPE_CHECKING:
-    from torch import nn
-    from torch.optim import Optimizer
-
-    from datasets import WindowDataset
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +42,7 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+@dataclass(frozen=True)
 class EndlessSampler(torch.utils.data.Sampler):
     """(epoch, clip) keys without end: each epoch every clip once, in an order drawn from the seed.
 
@@ -46,12 +51,12 @@ class EndlessSampler(torch.utils.data.Sampler):
     gets its own `batch_size`.
     """
 
-    def __init__(
-        self, clips: int, seed: int, start: int = 0, batch_size: int = 1, rank: int = 0,
-        processes: int = 1,
-    ) -> None:  # fmt: skip
-        self.clips, self.seed, self.start = clips, seed, start
-        self.batch_size, self.rank, self.processes = batch_size, rank, processes
+    clips: int
+    seed: int
+    start: int = 0
+    batch_size: int = 1
+    rank: int = 0
+    processes: int = 1
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for number, key in enumerate(self._all()):
@@ -106,9 +111,8 @@ def _load(
         yield from iterator
     except InputError as error:
         # a worker's error carries its traceback as text: its last line is the message
-        raise InputError(
-            str(error).strip().splitlines()[-1].removeprefix("errors.InputError: ")
-        ) from None
+        said = str(error).strip().splitlines()[-1]
+        raise InputError(said.removeprefix("errors.InputError: ")) from None
     finally:
         # now, not when it is collected: workers ignore SIGTERM, and at its own end Python would
         # wait for them for ever
@@ -141,22 +145,16 @@ def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str,
 
 
 def freeze(expert: nn.Module, batch_stats: bool) -> nn.Module:
-    """The expert as a judge: no gradients of its own, running statistics fixed (paper section 3.2).
-
-    batch_stats: judge by each batch's statistics, as the released scripts do by never leaving train
-    mode.
+    """The expert as a judge: no gradients of its own, running statistics fixed (paper section 3.2);
+    batch_stats: each batch's instead, as the released scripts never leave train mode.
     """
-    for parameter in expert.parameters():
-        parameter.requires_grad_(False)
-    return expert.train(batch_stats)
+    return expert.requires_grad_(False).train(batch_stats)
 
 
 def load_imagenet(encoder: nn.Module, source: str) -> None:
     """torchvision's ImageNet weights into a crossattn's fresh face_encoder. source: a file, or
     "download". InputError where they cannot be had or do not fit.
     """
-    from models.checkpoint import read_checkpoint
-
     if source == "download":
         from torchvision.models import get_model_weights
 
@@ -180,7 +178,6 @@ def freeze_norms(model: nn.Module) -> None:
     Weights from large batches are far off by the statistics of small ones: a generator taught with
     batches of 128 has twice its L1 in batches of 8, and unlearns more than it learns.
     """
-    from torch.nn.modules.batchnorm import _BatchNorm
 
     def rest(called: nn.Module, _: tuple) -> None:
         for module in called.modules():
@@ -205,18 +202,16 @@ def set_learning_rates(step: int, rates: dict[Optimizer, float], hp: HParams) ->
 
 
 def place(model: nn.Module, device: torch.device, hp: HParams) -> nn.Module:
-    """The model on its device, in the memory layout that hp asks for, its batch norms seeing the
-    batches of all processes.
-    """
+    """The model on its device as hp asks for it, its batch norms seeing all processes' batches."""
     model = distributed.sync_batch_norm(model, device)
     return model.to(device, memory_format=torch.channels_last if hp.channels_last else None)
 
 
 def speed_up(model: nn.Module, device: torch.device, hp: HParams) -> nn.Module:
-    """The model as training calls it: one of many processes, compiled. It shares its weights with
-    `model`, whose keys are saved.
-    """
-    model = distributed.wrap(model, device)
+    """The model as training calls it, with the weights of `model`, whose keys are saved."""
+    if distributed.world_size() > 1:  # gradients are averaged, batch statistics the same everywhere
+        devices = [device.index] if device.type == "cuda" else None
+        model = nn.parallel.DistributedDataParallel(model, devices, broadcast_buffers=False)
     return torch.compile(model) if hp.compile else model
 
 
@@ -229,21 +224,21 @@ def create_adam(
     )
 
 
+def create_disc(hp: HParams, device: torch.device) -> nn.Module:
+    """A fresh quality discriminator."""
+    return place(create_model("Wav2Lip_disc_qual", hp.width, hp.img_size), device, hp)
+
+
 def create_optimizers(model, disc, hp: HParams, device) -> tuple:
     """Adam for both networks, with a first beta of 0.5 as usual for adversarial training."""
-    betas = (hp.disc_beta1, 0.999)
-    return (
-        create_adam(model, hp.initial_learning_rate, device, betas),
-        create_adam(disc, hp.disc_initial_learning_rate, device, betas),
-    )
+    rates = {model: hp.initial_learning_rate, disc: hp.disc_initial_learning_rate}
+    return tuple(create_adam(*made, device, (hp.disc_beta1, 0.999)) for made in rates.items())
 
 
 def prepare_expert(args: argparse.Namespace, hp: HParams, device) -> tuple:
     """What the expert's training begins with: its training set, a fresh expert, and how many clips
     make a batch.
     """
-    from models import create_model
-
     seed_everything(hp.seed)
     contrastive = hp.syncnet_loss == "contrastive"
     kind = SyncNetContrastiveDataset if contrastive else SyncNetDataset
@@ -257,9 +252,6 @@ def prepare_generator(args: argparse.Namespace, hp: HParams, device) -> tuple:
     """What both generator trainings begin with: training and validation set, the frozen expert, a
     fresh generator. InputError where data or expert are unusable.
     """
-    from models import create_model, option_names
-    from models.checkpoint import load_model
-
     seed_everything(hp.seed)
     expert = load_model(args.syncnet_checkpoint_path, "SyncNet_color").to(device)
     if expert.img_size != hp.img_size:
@@ -288,16 +280,3 @@ def launch(args: argparse.Namespace, hp: HParams, check: Callable, train: Callab
         return
     with distributed.process_group(select_device(args.device)) as device:
         train(args, hp, device)
-
-
-def finished(step: int, epoch: int, hp: HParams) -> bool:
-    """Whether hp.nsteps or hp.nepochs has been reached."""
-    return epoch >= hp.nepochs or (hp.nsteps > 0 and step >= hp.nsteps)
-
-
-def progress(start: int, hp: HParams) -> object:
-    """A progress bar over steps; quiet where standard error is not a terminal."""
-    from tqdm import tqdm
-
-    quiet = not (sys.stderr.isatty() and distributed.is_main())
-    return tqdm(initial=start, total=hp.nsteps or None, unit="step", disable=quiet)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import random
-import signal
-from types import FrameType
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from errors import InputError
 from hparams import HParams
@@ -25,34 +25,11 @@ from models.checkpoint import (
 from training import distributed
 from training.precision import Ema, Precision
 
-if TYPE_CHECKING:
-    from torch import nn
-    from torch.optim import Optimizer
-
 logger = logging.getLogger(__name__)
 BEST = "best.pth"
 
 
-class StopSignals:
-    """While in use, SIGTERM and Ctrl-C only set `requested`; a second one ends the run at once."""
-
-    def __enter__(self) -> StopSignals:
-        self.requested = False
-        self._before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
+@dataclass
 class Checkpoints:
     """Saves and resumes one run's networks in `folder`.
 
@@ -61,16 +38,11 @@ class Checkpoints:
     validation is kept beside them as best.pth (disc_best.pth).
     """
 
-    def __init__(
-        self,
-        folder: str,
-        hp: HParams,
-        parts: dict[str, tuple[nn.Module, Optimizer]],
-        precision: Precision,
-        ema: Ema | None = None,
-    ) -> None:
-        self.folder, self.hp, self.parts = folder, hp, parts
-        self.precision, self.ema = precision, ema
+    folder: str
+    hp: HParams
+    parts: dict[str, tuple[nn.Module, Optimizer]]
+    precision: Precision
+    ema: Ema | None = None
 
     def resume(self, start_paths: dict[str, str | None]) -> dict:
         """Load the newest checkpoint of the folder that can be read, or else the files in
@@ -92,11 +64,12 @@ class Checkpoints:
             # a smaller model's weights may start a larger one, but cannot continue its run
             load_weights(model, checkpoint, path, partial=weights_only)
             logger.info("loaded %s of step %s", path, checkpoint.get("global_step", 0))
+            if self.ema and not prefix:
+                averaged = {"state_dict": checkpoint.get("ema") or checkpoint["state_dict"]}
+                load_weights(self.ema.model, checkpoint | averaged, path, weights_only)
             if not weights_only:
-                self._load_optimizer(optimizer, checkpoint.get("optimizer"), path)
-            if prefix == "":
-                self._load_ema(checkpoint, path, weights_only)
-                if not weights_only:
+                _load_optimizer(optimizer, checkpoint.get("optimizer"), path)
+                if not prefix:
                     self._load_rest(checkpoint, state)
         return state
 
@@ -116,43 +89,20 @@ class Checkpoints:
             )
         return None
 
-    def _load_optimizer(self, optimizer: Optimizer, saved: dict | None, path: str) -> None:
-        if not saved:
-            logger.info("%s holds no optimizer state: the optimizer starts afresh", path)
-            return
-        try:
-            optimizer.load_state_dict(saved)
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"checkpoint {path}: its optimizer does not fit this model ({error})"
-            ) from error
-
-    def _load_ema(self, checkpoint: dict, path: str, partial: bool) -> None:
-        if self.ema is not None:
-            averaged = checkpoint.get("ema") or checkpoint["state_dict"]
-            load_weights(self.ema.model, {**checkpoint, "state_dict": averaged}, path, partial)
-
     def _load_rest(self, checkpoint: dict, state: dict) -> None:
-        state |= {
-            key: checkpoint[key] for key in state if isinstance(checkpoint.get(key), (int, float))
-        }
+        state |= {k: checkpoint[k] for k in state if isinstance(checkpoint.get(k), (int, float))}
         if isinstance(checkpoint.get("sampler"), dict):
             state["samples"] = int(checkpoint["sampler"].get("samples", -1))
         if checkpoint.get("scaler"):
             self.precision.scaler.load_state_dict(checkpoint["scaler"])
         _restore_rng(checkpoint.get("rng"))
 
-    def save(self, state: dict) -> str:
+    def save(self, state: dict) -> None:
         """Write all parts at state["global_step"], the main one last: its presence means that all
         are there.
         """
-        return self._write(
-            {
-                prefix: checkpoint_path(self.folder, state["global_step"], prefix)
-                for prefix in self.parts
-            },
-            state,
-        )
+        step = state["global_step"]
+        self._write({part: checkpoint_path(self.folder, step, part) for part in self.parts}, state)
 
     def save_best(self, state: dict, score: float) -> None:
         """Keep this state as best.pth if `score` is the smallest so far."""
@@ -161,13 +111,14 @@ class Checkpoints:
             paths = {prefix: os.path.join(self.folder, prefix + BEST) for prefix in self.parts}
             self._write(paths, state)
 
-    def _write(self, paths: dict[str, str], state: dict) -> str:
+    def _write(self, paths: dict[str, str], state: dict) -> None:
         if distributed.is_main():
             for prefix in sorted(paths, key=len, reverse=True):
                 save_checkpoint(paths[prefix], self._content(prefix, state))
             logger.info("saved %s", paths[""])
-            self._prune()
-        return paths[""]
+            for prefix in self.parts if self.hp.keep_checkpoints else ():
+                for _, path in list_checkpoints(self.folder, prefix)[: -self.hp.keep_checkpoints]:
+                    os.remove(path)
 
     def _content(self, prefix: str, state: dict) -> dict:
         model, optimizer = self.parts[prefix]
@@ -184,16 +135,17 @@ class Checkpoints:
             "rng": _rng_state(),
         }
 
-    def _prune(self) -> None:
-        """Keep the newest hp.keep_checkpoints of every part."""
-        for prefix in self.parts:
-            old = (
-                list_checkpoints(self.folder, prefix)[: -self.hp.keep_checkpoints]
-                if self.hp.keep_checkpoints
-                else []
-            )
-            for _, path in old:
-                os.remove(path)
+
+def _load_optimizer(optimizer: Optimizer, saved: dict | None, path: str) -> None:
+    if not saved:
+        logger.info("%s holds no optimizer state: the optimizer starts afresh", path)
+        return
+    try:
+        optimizer.load_state_dict(saved)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"checkpoint {path}: its optimizer does not fit this model ({error})"
+        ) from error
 
 
 def _rng_state() -> dict:

@@ -30,10 +30,8 @@ def expert_step(batch: dict, model, optimizer, hp: HParams | None = None, precis
                 start=batch["start"],
             )
         else:
-            scalars = {
-                "loss": cosine_loss(audio, face, batch["y"]),
-                "accuracy": sync_accuracy(audio, face, batch["y"]),
-            }
+            pairs = audio, face, batch["y"]
+            scalars = {"loss": cosine_loss(*pairs), "accuracy": sync_accuracy(*pairs)}
         precision.backward(scalars["loss"])
     return scalars | precision.update(optimizer, model)
 
@@ -59,8 +57,7 @@ def generator_step(
             sync = generator_sync_loss(expert, batch["mel"], generated, syncnet_wt)
             judged = {"perceptual": disc.perceptual_forward(generated)} if disc else {}
         generated = precision.full(generated)
-        l1 = l1_loss(generated, batch["y"])
-        l1_mouth = mouth_l1(generated, batch["y"])
+        l1, l1_mouth = l1_loss(generated, batch["y"]), mouth_l1(generated, batch["y"])
         total = syncnet_wt * sync + sum(disc_wt * loss for loss in judged.values())
         total = total + (1 - syncnet_wt - disc_wt) * l1 + sum(masked.values()) + mouth_wt * l1_mouth
         precision.backward(total)
@@ -83,8 +80,7 @@ def validate_generator(
     from training.setup import to_device
 
     model.eval()
-    sums = {"l1": 0.0, "l1_mouth": 0.0, "sync": 0.0, "count": 0.0}
-    first = None
+    sums, first = dict.fromkeys(("l1", "l1_mouth", "sync", "count"), 0.0), None
     with torch.no_grad():
         for batch in batches:
             batch = to_device(batch, device)
@@ -93,11 +89,9 @@ def validate_generator(
                 sync = get_sync_loss(expert, batch["mel"], generated)
             generated = precision.full(generated)
             first = first or (batch, generated)
-            size = len(generated)
-            sums["l1"] += float(l1_loss(generated, batch["y"])) * size
-            sums["l1_mouth"] += float(mouth_l1(generated, batch["y"])) * size
-            sums["sync"] += float(sync) * size
-            sums["count"] += size
+            l1, mouth = l1_loss(generated, batch["y"]), mouth_l1(generated, batch["y"])
+            for name, value in zip(sums, (l1, mouth, sync, 1), strict=True):
+                sums[name] += float(value) * len(generated)
     sums = distributed.sum_of(sums)
     count = sums.pop("count")
     return {name: total / count for name, total in sums.items()}, first
@@ -147,9 +141,8 @@ def quality_step(
         with precision.autocast():
             disc_real = adversarial_loss(called_disc(batch["y"], logits=True), 1.0)
         precision.backward(disc_real)
-        fake = generated.detach()
         with precision.autocast():
-            disc_fake = adversarial_loss(called_disc(fake, logits=True), 0.0)
+            disc_fake = adversarial_loss(called_disc(generated.detach(), logits=True), 0.0)
         precision.backward(disc_fake)
     precision.update(disc_optimizer, disc)
     return {**scalars, "disc_real": disc_real, "disc_fake": disc_fake}, generated
