@@ -97,7 +97,7 @@ def mouth_scores(lipsync, clips: list[DemoClip], sheet: str) -> dict[str, float]
     """
     from tqdm import tqdm
 
-    from face_detection.lip_motion import lip_scores
+    from face_detection.landmarks import lip_scores
 
     own, wrong, rows = [], [], []
     with tempfile.TemporaryDirectory() as folder:

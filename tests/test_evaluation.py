@@ -6,7 +6,7 @@ from conftest import run_script
 
 from evaluation.demo_report import mouth_opening, mouth_openings
 from experts.offset import balanced, longest_run
-from face_detection.lip_motion import partial_correlation
+from face_detection.landmarks import partial_correlation
 
 
 def test_mouth_opening_follows_the_truth_of_synthetic_clips(synthetic_root):
