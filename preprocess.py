@@ -59,6 +59,9 @@ def _add_clip_arguments(group) -> None:
     add = group.add_argument
     add_detector_arguments(group, DETECTORS, help="boxes reads <video>.json")
     add("--float32", action="store_true", help="--detector sfd in full precision on a GPU too")
+    add("--track", action="store_true",
+        help="search only around a face that was found, which on a CPU takes a third of the time: "
+        "boxes differ as much as by a little scaling of the frame")
     add("--split", choices=("auto", "on", "off"), default="auto",
         help="cut videos at shot cuts, lost faces and --max_seconds into pieces of one person; "
         "auto: unless all are named as in LRS2, <dir>/<five digits>")
@@ -171,6 +174,7 @@ def _run(videos: list[tuple[str, str]], args: argparse.Namespace, split: bool) -
         batch_size=args.batch_size,
         rules=PieceRules(split, round(args.min_seconds * FPS), round(args.max_seconds * FPS)),
         workers=min(args.workers_per_gpu if ngpu else args.workers, len(videos)),
+        track=args.track and args.detector != "boxes",
         float32=args.float32,
     )
     if args.ray:

@@ -10,7 +10,7 @@ from face_detection.base import Box, Detector, as_batch, shrunk
 from face_detection.shots import ShotCuts, overlap
 
 AROUND = 2.2  # sides of the surroundings over the face's longer one
-SIDE = 160  # pixels to which they are scaled; a face is searched no larger than in the whole frame
+SIDE = 128  # pixels to which they are scaled; a face is searched no larger than in the whole frame
 SAME = 0.5  # overlap of one face in two searched frames; of two faces at most
 SURE = 0.8  # of the score that the whole frame gave
 MAX_FACES = 2
@@ -29,11 +29,16 @@ class TrackedDetector:
         self._offsets: list[np.ndarray | None] = []
         self._score, self._since = 0.0, 0
 
-    def detect(self, frames: np.ndarray | Sequence[np.ndarray]) -> list[list[Box]]:
-        return [self._detect_one(frame) for frame in as_batch(frames)]
+    def detect(
+        self, frames: np.ndarray | Sequence[np.ndarray], cuts: Sequence[bool] | None = None
+    ) -> list[list[Box]]:
+        """As a Detector's; cuts: whether a shot begins with each frame, where that is known."""
+        frames = as_batch(frames)
+        cuts = cuts or [self._shots.feed(0, frame) for frame in frames]
+        return [self._detect_one(*given) for given in zip(frames, cuts, strict=True)]
 
-    def _detect_one(self, frame: np.ndarray) -> list[Box]:
-        cut, found = self._shots.feed(0, frame), None
+    def _detect_one(self, frame: np.ndarray, cut: bool) -> list[Box]:
+        found = None
         self._since += 1
         if not cut and self._since < self._every and 0 < len(self._known) <= MAX_FACES:
             found = self._near(frame)

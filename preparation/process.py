@@ -27,6 +27,7 @@ from face_detection.base import Box
 from face_detection.boxes import read_boxes
 from face_detection.shots import ShotCuts
 from face_detection.track import padded_box
+from face_detection.tracked import TrackedDetector
 from media.files import write_json
 from media.read import count_frames, iter_audio, iter_frames
 from media.streams import ahead
@@ -61,6 +62,7 @@ class Settings:
     batch_size: int
     rules: PieceRules
     workers: int  # videos at a time on one device
+    track: bool = False  # see face_detection/tracked.py
     float32: bool = False  # S3FD in full precision on a GPU too
 
 
@@ -80,10 +82,11 @@ class Result:
 
 
 class Preparer:
-    """A device's detectors, and process() for up to `settings.workers` threads at a time."""
+    """A device's detectors, as one, and process() for `settings.workers` threads at a time."""
 
     def __init__(self, settings: Settings, device: str) -> None:
         self.settings, self.stopping = settings, False
+        self.name, self.max_side = settings.detector, None
         self._detectors: queue.SimpleQueue = queue.SimpleQueue()
         options, on_cpu = dict(settings.detector_options), device == "cpu"
         if settings.detector == "sfd":
@@ -91,7 +94,9 @@ class Preparer:
         # a GPU computes one batch at a time, while other threads decode and write
         count = settings.workers if on_cpu else 1
         for _ in range(0 if settings.detector == "boxes" else count):
-            self._detectors.put(create_detector(settings.detector, device, **options))
+            detector = create_detector(settings.detector, device, **options)
+            self.max_side = detector.max_side
+            self._detectors.put(detector)
         if on_cpu:  # the workers are the parallelism: more threads would fight over the cores
             cv2.setNumThreads(max(1, (os.cpu_count() or 1) // count))
 
@@ -115,17 +120,21 @@ class Preparer:
                 return Result(name, skipped=True)
             clips = Clips(video, part, self.settings)  # first: no sound is told quickly
             known = known_boxes(video) if self.settings.detector == "boxes" else None
+            track = TrackedDetector(self) if self.settings.track else None
             with ahead(_chunks(video, self.settings), 1) as chunks:
                 for frames, cuts in chunks:
                     if self.stopping:
                         raise InputError("the run was ended")
-                    found = [next(known, []) for _ in frames] if known else self._detect(frames)
+                    if known:
+                        found = [next(known, []) for _ in frames]
+                    else:
+                        found = track.detect(frames, cuts) if track else self.detect(frames)
                     for frame, cut, faces in zip(frames, cuts, found, strict=True):
                         clips.feed(frame, cut, faces)
             clips.publish(folder)
             return Result(name, **clips.counts)
 
-    def _detect(self, frames: list[np.ndarray]) -> list[list[Box]]:
+    def detect(self, frames: list[np.ndarray]) -> list[list[Box]]:
         """The faces of frames of one shape."""
         detector = self._detectors.get()
         try:
@@ -159,7 +168,7 @@ def known_boxes(video: str) -> Iterator[list[Box]]:
 
 def _chunks(video: str, settings: Settings) -> Iterator[tuple[list[np.ndarray], list[bool]]]:
     """Frames at 25 a second in lists of one shape, and of each whether a shot begins with it."""
-    shots = ShotCuts() if settings.rules.split else None
+    shots = ShotCuts() if settings.rules.split or settings.track else None
     frames: list[np.ndarray] = []
     cuts: list[bool] = []
     for index, (_, frame) in enumerate(iter_frames(video, FPS)):
@@ -252,7 +261,7 @@ class Clips:
             "faces": faces,
             "other_faces": piece.crowded,
             "seconds": round(len(sound) / SAMPLE_RATE, 3),
-            "detector": self.settings.detector,
+            "detector": self.settings.detector + ", tracked" * self.settings.track,
             "boxes": boxes,
         }
         sound = np.array(sound)

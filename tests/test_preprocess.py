@@ -67,6 +67,20 @@ def test_known_boxes_are_used(synthetic_root, tmp_path):
     assert clip["boxes"] == [[int(side) for side in box] for box in truth]
 
 
+def test_tracked_faces_are_where_they_are_found(synthetic_root, tmp_path):
+    """--track searches around the last box: the same frames have a face, in about that place."""
+    shutil.copytree(synthetic_root / "mvlrs_v1/main/s0000", tmp_path / "raw/s0000")
+    clips = []
+    for out, flags in (("whole", []), ("around", ["--track"])):
+        result = preprocess(tmp_path / "raw", tmp_path / out, "--split", "off", *flags)
+        assert result.returncode == 0, result.stderr
+        clips.append(json.loads((tmp_path / out / "s0000/00001/clip.json").read_text()))
+    assert [clip["detector"] for clip in clips] == ["centerface", "centerface, tracked"]
+    whole, around = (np.array(clip["boxes"], float) for clip in clips)  # None would be NaN
+    away = np.abs(whole - around).max(axis=1) / (whole[:, 2] - whole[:, 0])
+    assert 0 < away.mean() < 0.08 and away.max() < 0.2
+
+
 def test_bad_videos_are_counted_and_listed_and_the_good_ones_done(synthetic_root, tmp_path):
     from media.write import VideoWriter
 
