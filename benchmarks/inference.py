@@ -224,10 +224,8 @@ def measure_runs(job: Job, repeats: int) -> list[dict]:
     out = os.path.join(job.folder, "out.mp4")
 
     def run(detector: str, backend: str, kind: str) -> None:
-        lipsync = job.lipsyncs[detector]
-        lipsync.backend = job.engines[
-            backend
-        ]  # one detector and one network each serve all the runs
+        lipsync = job.lipsyncs[detector]  # one detector and one network each serve all the runs
+        lipsync.backend = job.engines[backend]
         lipsync.run(job.face, job.audio, out, static=kind == "still")
 
     keys = itertools.product(job.lipsyncs, job.engines, job.kinds)

@@ -2,8 +2,8 @@
 the `real` protocol of LSE-D and LSE-C (Chung and Zisserman, "Out of time", 2016).
 
     head = lambda frame, track, i: square_crop(frame, track.squares[i])   # 224 x 224
-    for track in find_tracks("video.mp4", create_detector("sfd")):   # first pass: boxes
-        for crop in iter_crops("video.mp4", track, head): ...   # and one for each track
+    tracks = find_tracks("video.mp4", create_detector("sfd"))   # first pass: boxes
+    for crops in iter_crops("video.mp4", tracks, head): ...   # and again, track by track
 
 The video is read again, so that only boxes are kept of it. All frames are at 25 fps by timestamp.
 The numbers below are the published ones.
@@ -143,14 +143,24 @@ def find_tracks(video: str | os.PathLike, detector) -> list[Track]:
 
 
 def iter_crops(
-    video: str | os.PathLike, track: Track, crop: Callable[[np.ndarray, Track, int], np.ndarray]
-) -> Iterator[np.ndarray]:
-    """crop(frame, track, i), see square_crop, of the i-th frame of a track, one after the other."""
+    video: str | os.PathLike,
+    tracks: Sequence[Track],
+    crop: Callable[[np.ndarray, Track, int], np.ndarray],
+) -> Iterator[Iterator[np.ndarray]]:
+    """For each track crop(frame, track, i), see square_crop, of its i-th frame, one after the
+    other, to be taken before the next track's. tracks: by their first frames; those that do not
+    overlap share one reading of the video.
+    """
     from media.read import iter_frames
 
-    frames = itertools.islice(iter_frames(video, FPS, skip=track.first), track.frames)
-    for i, (_, frame) in enumerate(frames):
-        yield crop(frame, track, i)
+    readings: dict[Iterator, int] = {}  # the frames, and which of them comes next
+    for track in tracks:
+        free = (frames for frames, place in readings.items() if place <= track.first)
+        frames = next(free, None) or iter_frames(video, FPS, skip=track.first)
+        ahead = track.first - readings.get(frames, track.first)
+        own = itertools.islice(frames, ahead, ahead + track.frames)
+        yield (crop(frame, track, i) for i, (_, frame) in enumerate(own))
+        readings[frames] = track.first + track.frames
 
 
 def square_crop(frame: np.ndarray, square: Sequence[float]) -> np.ndarray:

@@ -101,9 +101,9 @@ class SyncScorer:
                 f"{face_tracks.MIN_FACE} px"
             )
         rows, fault = [], None
-        for number, track in enumerate(tracks):
+        every = face_tracks.iter_crops(path, tracks, self._crop)
+        for number, (track, crops) in enumerate(zip(tracks, every, strict=True)):
             row = dict(zip(TRACK_COLUMNS, (number, track.first, track.frames), strict=True))
-            crops = face_tracks.iter_crops(path, track, self._crop)
             heard = wav[track.first * FRAME_SAMPLES :][: track.frames * FRAME_SAMPLES]
             try:
                 row |= self._judge(self.expert.embed_lips(crops, self.batch_size), heard)

@@ -5,7 +5,7 @@ import pytest
 from conftest import run_script
 
 from evaluation.demo_report import mouth_opening, mouth_openings
-from experts.offset import balanced, longest_run
+from experts.offset import ColorExpert, balanced, longest_run
 from face_detection.landmarks import partial_correlation
 
 
@@ -41,6 +41,30 @@ def test_balanced_accuracy_closed_form():
 
 def test_longest_run():
     assert longest_run(np.array([1, 2, 3, 7, 8, 9, 10, 20])).tolist() == [7, 8, 9, 10]
+
+
+def test_embeddings_are_those_that_the_expert_is_trained_on(preprocessed_root):
+    import torch
+
+    from audio import crop_audio_window, load_wav, pcm16
+    from corpus.clips import get_window, read_window
+    from datasets import prepare_window
+    from models import create_model
+    from models.syncnet import stack_window
+
+    folder = str(preprocessed_root / "s0000/00001")
+    expert = create_model("SyncNet_color", 0.125).eval()
+    judge, crops = ColorExpert(expert, ""), [f"{folder}/{number}.jpg" for number in range(3, 12)]
+    lips = judge.embed_lips(read_window(crops))
+    sound = judge.embed_sound(pcm16(load_wav(f"{folder}/audio.wav")), 5, 7)
+    frames = torch.from_numpy(read_window(get_window(f"{folder}/5.jpg")))[None]
+    mel = crop_audio_window(np.load(f"{folder}/mel.npy"), 9)
+    with torch.no_grad():
+        audio, face = expert(
+            torch.from_numpy(mel.T.copy())[None, None], stack_window(prepare_window(frames))
+        )
+    np.testing.assert_allclose(lips[2], face[0], atol=1e-5)
+    np.testing.assert_allclose(sound[2], audio[0], atol=1e-5)
 
 
 def test_whole_job_end_to_end(synthetic_root, preprocessed_root, tmp_path):

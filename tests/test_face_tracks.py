@@ -23,6 +23,7 @@ from face_detection import create_detector
 from face_detection.base import Box
 from face_detection.centerface import CenterFaceDetector
 from media import read
+from media.read import iter_frames
 from media.write import VideoWriter
 
 
@@ -193,7 +194,7 @@ def test_tracks_of_a_video_in_its_own_pixels(tmp_path):
     assert (track.first, track.frames) == (4, 120)
     expected = [[x, 80, x + 112, 192] for x in positions[4:]]
     np.testing.assert_allclose(track.boxes, expected, atol=4)  # one of the detector's pixels
-    crops = list(iter_crops(video, track, lambda frame, _, i: (i, frame[100].copy())))
+    (crops,) = map(list, iter_crops(video, [track], lambda frame, _, i: (i, frame[100].copy())))
     assert len(crops) == 120
     for k, (i, row) in enumerate(crops):
         assert i == k
@@ -220,6 +221,20 @@ def test_a_scene_has_15_frames_or_more():
     assert cuts([0] * 20 + [255] * 15 + [0] * 20) == [20, 35]
     assert cuts([0] * 14 + [255] * 20) == [] and cuts([0] * 15 + [255] * 20) == [15]
     assert cuts([0] * 20 + [86] * 20) == [] and cuts([0] * 20 + [91] * 20) == [20]  # 28.7, 30.3
+
+
+def test_tracks_that_do_not_overlap_share_one_reading(tmp_path, monkeypatch):
+    video = square_video(tmp_path / "v.mkv", range(0, 120, 2))  # frame k: at 2 k px
+    begun = []
+    frames = lambda *a, **b: begun.append(b["skip"]) or iter_frames(*a, **b)  # noqa: E731
+    monkeypatch.setattr("media.read.iter_frames", frames)
+    spans = ((3, 10), (5, 20), (16, 4), (30, 30), (41, 19))
+    tracks = [face_tracks.Track(first, np.zeros((n, 4)), None) for first, n in spans]
+    place = lambda frame, *_: int(frame[100, :, 0].argmax()) // 2  # noqa: E731
+    found = [list(crops) for crops in iter_crops(video, tracks, place)]
+    assert found == [list(range(first, first + n)) for first, n in spans]
+    assert begun == [3, 5]
+    assert list(iter_crops(video, [], place)) == []
 
 
 def test_boxes_are_cropped_as_in_training():
