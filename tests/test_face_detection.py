@@ -188,7 +188,7 @@ def test_a_face_is_followed(centerface, astronaut):
         assert len(boxes) == 2
         for box, truth in zip(boxes, expected, strict=True):
             near = min((abs(b.x1 - truth.x1), b) for b in boxes)[1]
-            np.testing.assert_allclose(near[:4], truth[:4], atol=0.08 * (truth.x2 - truth.x1))
+            np.testing.assert_allclose(near[:4], truth[:4], atol=0.1 * (truth.x2 - truth.x1))
             assert box.score > 0.5
 
 
