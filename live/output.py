@@ -184,11 +184,26 @@ class ContainerSink(FileSink):
         self._container.metadata[tag] = SYNTHETIC
         gop = str(max(1, round(fps)))
         options = {"preset": "ultrafast", "tune": "zerolatency", "g": gop}
-        self._writer = Muxer(fps, self._begin(channels), rate, False, options, self._container)
+        self._sound = collections.deque()  # that came before the first frame
+        form = iter([np.zeros((channels, 0), np.float32)])
+        self._writer = Muxer(fps, form, rate, False, options, self._container)
 
     @property
     def closed(self) -> bool:
         return self._pipe.gone
+
+    def sound(self, pcm: np.ndarray) -> None:
+        super().sound(pcm)
+        self._hand_on()
+
+    def frame(self, picture: np.ndarray) -> None:
+        super().frame(picture)
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        """What has been heard, ahead of its frames: FFmpeg keeps a frame until sound follows it."""
+        while self._writer.frames and self._sound:
+            self._writer.encode_sound(self._sound.popleft().T)
 
     def skip(self) -> None:
         self._writer.skip()

@@ -113,10 +113,11 @@ class Muxer:
         while self._pending is not None and (until is None or self._samples < until):
             count = self._pending.shape[1] if until is None else until - self._samples
             chunk, rest = self._pending[:, :count], self._pending[:, count:]
-            self._encode_audio(chunk)
+            self.encode_sound(chunk)
             self._pending = rest if rest.shape[1] else next(self._audio, None)
 
-    def _encode_audio(self, chunk: np.ndarray) -> None:
+    def encode_sound(self, chunk: np.ndarray) -> None:
+        """The next sound (channels, n), float32, at once; streams are there from a frame on."""
         import av
 
         if not chunk.shape[1]:
@@ -134,7 +135,7 @@ class Muxer:
             end = round(self.frames / self.fps * self._rate)
             self._write_audio(None if keep_tail else end)
             silence = (self._audio_stream.layout.nb_channels, max(0, end - self._samples))
-            self._encode_audio(np.zeros(silence, np.float32))
+            self.encode_sound(np.zeros(silence, np.float32))
             self._container.mux(self._audio_stream.encode(None))
         self._container.mux(self._video_stream.encode(None))
         self._container.close()

@@ -178,6 +178,27 @@ def test_live_container_has_both_tracks(name, cost):
     assert abs(spans["video"][1] - spans["audio"][1]) <= 2 / 25  # an AAC frame lasts 21 ms
 
 
+def test_a_frame_leaves_at_once():
+    """FFmpeg keeps a frame until sound follows it: that must not be the next frame's."""
+    clock, pipe, written = Clock(), Memory(), []
+    pipe.seek = pipe.tell = None
+
+    class Sink(ContainerSink):
+        def frame(self, picture):
+            super().frame(picture)
+            written.append(len(pipe.getvalue()))
+
+    wav = (0.1 * np.random.default_rng(0).standard_normal(2 * 16000)).astype(np.float32)
+    with Sink(pipe, "mpegts", 25, 16000, 1) as sink:
+        stream = SlowStream(clock, 25, 0.0)
+        run_live(stream, SimulatedInbox(clock, wav), sink, 16000, 0.2, clock.now)
+    with av.open(io.BytesIO(pipe.getvalue())) as container:
+        begin = [packet.pos for packet in container.demux(video=0) if packet.size]
+    assert len(begin) == len(written) == 50
+    late = {k for k, begun in enumerate(begin) if begun >= written[k]}
+    assert late <= {0, 49}  # the first waits for both tracks, behind the last there is no sound
+
+
 def test_no_sound_is_an_error():
     clock = Clock()
     inbox = SimulatedInbox(clock, np.zeros(0, np.float32))
