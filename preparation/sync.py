@@ -66,14 +66,15 @@ def correct_root(
     is not judged again. Prints a report; InputError where no clip can be judged.
     """
     names = find_clips(preprocessed_root)
-    lists = {"kept": names}
+    lists = {} if filelists else {"kept": names}
     if filelists:
         if os.path.realpath(filelists) == os.path.realpath(out_filelists):
             raise InputError(
                 f"the kept filelists would overwrite those in {filelists}; name another folder"
             )
-        found = read_lists(filelists, preprocessed_root)
-        lists = {split: [name for name, _ in entries] for split, entries in found.items()}
+        for split, entries in read_lists(filelists, preprocessed_root).items():
+            paths = (os.path.join(preprocessed_root, name) for name, _ in entries)  # or absolute
+            lists[split] = [os.path.relpath(path, preprocessed_root) for path in paths]
         if not lists:
             raise InputError(f"no {', '.join(f'{split}.txt' for split in SPLITS)} in {filelists}")
     expert = load_expert(expert_path, device) if expert_path else LipLag()

@@ -134,7 +134,7 @@ def root(tmp_path):
     lists = tmp_path / "lists"
     lists.mkdir()
     (lists / "train.txt").write_text("a/in_sync 12\n./a/late +2\nb/stranger\nc/gone\nb/short\n")
-    (lists / "val.txt").write_text("a/far\nb/edge\nb/damaged\n")
+    (lists / "val.txt").write_text(f"{root}/a/far\nb/edge\nb/damaged\n")
     return root
 
 
