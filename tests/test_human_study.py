@@ -269,12 +269,16 @@ class RaterPage(Page):
     """What a rater does with the study's page."""
 
     def begin(self, name: str) -> None:
-        self.wait(lambda: self.find("#rater input, #rater textarea"))
-        self.find("#rater input, #rater textarea").send_keys(name)
-        self.find("#begin").click()
+        self.shown("#rater input, #rater textarea").send_keys(name)
+        self.shown("#begin").click()
+
+    def shown(self, selector: str):
+        """The element, once the page has drawn it."""
+        self.wait(lambda: self.find(selector))
+        return self.find(selector)
 
     def pick(self, field: str, value: object) -> None:
-        button = self.find(f"#{field} input[value='{value}']")
+        button = self.shown(f"#{field} input[value='{value}']")
         self.driver.execute_script("arguments[0].click()", button)
 
     def judge(self, number: int, total: int, score: int) -> None:
@@ -287,7 +291,7 @@ class RaterPage(Page):
         else:
             for name in QUESTIONS:
                 self.pick(name, score)
-        self.find("#send").click()
+        self.shown("#send").click()
 
 
 @contextlib.contextmanager
