@@ -274,8 +274,7 @@ class RaterPage(Page):
 
     def shown(self, selector: str):
         """The element, once the page has drawn it."""
-        self.wait(lambda: self.find(selector))
-        return self.find(selector)
+        return self.wait(lambda: self.find(selector))
 
     def pick(self, field: str, value: object) -> None:
         button = self.shown(f"#{field} input[value='{value}']")
