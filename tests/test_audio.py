@@ -119,11 +119,13 @@ import numpy as np
 from audio import melspectrogram
 wav = np.zeros(16 * 320, np.float32)
 melspectrogram(wav)
-everybody, own = time.process_time(), time.thread_time()
-for _ in range(100):
-    melspectrogram(wav)
-everybody, own = time.process_time() - everybody, time.thread_time() - own
-assert everybody < 1.3 * own, (everybody, own)
+shares = []
+for _ in range(3):  # the best: something else of the process may be at work once
+    everybody, own = time.process_time(), time.thread_time()
+    for _ in range(300):
+        melspectrogram(wav)
+    shares.append((time.process_time() - everybody) / (time.thread_time() - own))
+assert min(shares) < 1.3, shares
 """
     environment = os.environ | {"OMP_NUM_THREADS": "4", "PYTHONPATH": str(REPOSITORY)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
