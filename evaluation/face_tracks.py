@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from audio import TRAINING_FPS as FPS
 from errors import InputError
 from evaluation.fid import same_size
 from face_detection.base import DETECTORS, Box, Detector, detector_class
 from face_detection.shots import ShotCuts, overlap
 
-FPS = 25.0
 MIN_IOU = 0.5  # a box continues a track whose last box it overlaps by more
 MAX_MISSED = 24  # frames in a row without a box that a track survives
 MIN_TRACK = 100  # tracks with more frames than this in which a box was found count

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from audio import TRAINING_FPS as FPS
 from corpus.listing import in_shard, parse_shard
 from errors import InputError, run_cli
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
@@ -31,7 +32,6 @@ from media.write import remove_leftovers
 if TYPE_CHECKING:
     from lipsync.engine import LipSync
 
-FPS = 25.0
 MODES = {"faithful": True, "default": False}
 # in the default mode the speech may outlast its whole windows, and the video
 TEST_SET = {"drop_last": True, "video_fps": FPS, "pad": "trim"}  # options of the unpaired protocol

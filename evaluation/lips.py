@@ -22,13 +22,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from audio import TRAINING_FPS as FPS
 from errors import InputError, require_file, run_cli
 from evaluation.metrics import Column
 from evaluation.pairs import Pair, read_pairs, require_some, resolve
 from evaluation.score_table import ScoreTable, write_results
 from media.files import file_label
 
-FPS = 25.0
 BATCH = 64  # frames whose landmarks are found at a time
 COLUMNS = {
     "follows": Column("lips follow the sound's clip: partial correlation of openings", 1),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
+from audio import TRAINING_FPS
 from errors import InputError
 from media.difference import PSNR_LIMIT, picture_tensor, psnr, ssim
 from media.files import file_label
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 MIN_REGION = 12  # px: SSIM's window is 11
 STEPS = 5  # frames in a window of the expert
-EXPERT_FPS = 25.0
 FACE_SIZE = 112  # px: the side of SFace's input
 
 Scores = dict[str, list[float]]  # one number a frame
@@ -270,7 +270,7 @@ class SyncDistance(Metric):
     def start(self, sound: np.ndarray | None, fps: float) -> None:
         from audio import melspectrogram
 
-        heard = sound is not None and abs(fps - EXPERT_FPS) < 0.01
+        heard = sound is not None and abs(fps - TRAINING_FPS) < 0.01
         self.mel = melspectrogram(sound).T if heard else None  # (T, 80)
         self._window: list[tuple[int, np.ndarray]] = []  # the last frames: number, lower half
 

@@ -22,12 +22,12 @@ from face_detection.base import Box
 from face_detection.shots import ShotCuts, area, overlap
 from face_detection.track import batched
 from media.files import digest, write_json
+from media.streams import frames_at_once
 
 SUFFIX = ".faces.json"
 MIN_IOU = 0.3  # of one face in two searched frames
 FILL = 12  # frames (half a second at 25 fps) for which a lost face is still interpolated
 REJOIN_IOU = 0.1  # of a track's end and the beginning of the one that continues it
-MAX_BATCH_BYTES = 2**26  # of frames that wait for the detector
 
 
 @dataclass
@@ -73,7 +73,7 @@ def detect_faces(
     first = list(itertools.islice(frames, 1))
     for frame in first:
         found.size = frame.shape[:2]
-        batch_size = min(batch_size, max(1, MAX_BATCH_BYTES // frame.nbytes))
+        batch_size = frames_at_once(frame, batch_size)
     for batch in batched(searched(), batch_size):
         indices, seen = zip(*batch, strict=True)
         found.boxes.update(zip(indices, detector.detect(np.stack(seen)), strict=True))

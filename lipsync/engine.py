@@ -32,7 +32,6 @@ CHECKED = 64  # of a face's first frames: half of them calibrate int8, half chec
 SHIPPED = 32  # frames of the sample that calibrate int8, too
 SILENT = 1e-3  # -60 dBFS; in a frame that talks the network would follow that frame's own lips
 CLOSEUP = 4  # times as large as what the network draws: worth a word
-BATCH_BYTES = 2**26  # full frames of one batch; about four batches are held in all
 logger = logging.getLogger(__name__)
 Report = Callable[[str, int, int], None]  # stage, frames done, frames in all
 
@@ -271,8 +270,10 @@ class LipSync:
 
     def _batch_size(self, frame: np.ndarray, opts: Options) -> int:
         """As asked, but less for large frames and for networks of larger faces."""
+        from media.streams import frames_at_once
+
         asked = opts.wav2lip_batch_size * 96**2 // self.img_size**2
-        return max(1, min(asked, BATCH_BYTES // frame.nbytes))
+        return frames_at_once(frame, asked)
 
 
 class Painter:

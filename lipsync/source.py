@@ -13,9 +13,8 @@ from errors import InputError
 from face_detection import choice, track
 from face_detection.track import BoxTuple, NoFace
 from lipsync.options import Options
-from media.streams import ahead
+from media.streams import ahead, frames_at_once
 
-SEGMENT_BYTES = 2**26  # of frames that are held to be played backwards
 NO_FACE_REMEDY = "give its place with --box top bottom left right, or try another --detector"
 
 
@@ -49,7 +48,7 @@ def play(
 ) -> Iterator[np.ndarray]:
     """The frames with these numbers, each a copy of its own. open_at(first): frames from there on.
 
-    A stretch that runs backwards is decoded in segments of SEGMENT_BYTES.
+    A stretch that runs backwards is decoded in segments of frames_at_once.
     """
     stream, at, frame = None, -1, None
     segment: dict[int, np.ndarray] = {}  # frames behind us, while we go back
@@ -57,7 +56,7 @@ def play(
         if index in segment:
             frame, at, stream = segment.pop(index), index, None
         elif index == at - 1 and index > 0:
-            room = max(1, SEGMENT_BYTES // frame.nbytes)
+            room = frames_at_once(frame)
             first = max(0, index - room + 1)
             behind = itertools.islice(open_at(first), index - first + 1)
             segment = dict(enumerate(behind, first))

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from typing import TypeVar
 
+import numpy as np
+
 T = TypeVar("T")
+FRAME_BYTES = 2**26  # of frames that a stage holds at once, whatever their size
 POLL = 0.2  # seconds until a waiting thread looks whether it is still wanted
+
+
+def frames_at_once(frame: np.ndarray, most: int = sys.maxsize) -> int:
+    """How many frames like this one a stage may hold: `most`, if FRAME_BYTES allow, at least 1."""
+    return max(1, min(most, FRAME_BYTES // frame.nbytes))
 
 
 @contextlib.contextmanager

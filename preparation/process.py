@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from scipy.io import wavfile
 
+from audio import TRAINING_FPS as FPS
 from audio import melspectrogram, pcm16
 from corpus.listing import LOCK, PART, is_done
 from errors import InputError
@@ -30,7 +31,7 @@ from face_detection.track import padded_box
 from face_detection.tracked import TrackedDetector
 from media.files import write_json
 from media.read import count_frames, iter_audio, iter_frames
-from media.streams import ahead
+from media.streams import ahead, frames_at_once
 from preparation.pieces import Piece, PieceRules, Pieces
 
 try:
@@ -38,13 +39,11 @@ try:
 except ImportError:  # Windows: runs that share a root must be shards of it
     fcntl = None
 
-FPS = 25  # of the training clips, whatever the source's rate
 SAMPLE_RATE = 16000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 REACH = SAMPLE_RATE // 5  # samples behind a piece's last frame: where 5 frames' mel windows end
 SHORTEST_SOUND = 401  # samples; the spectrogram's padding needs that many
 JPEG_QUALITY = 95
-CHUNK_BYTES = 2**26  # of frames decoded at once for one video, whatever their size
 Video = tuple[str, str]  # clip name, path
 
 
@@ -172,7 +171,7 @@ def _chunks(video: str, settings: Settings) -> Iterator[tuple[list[np.ndarray], 
     frames: list[np.ndarray] = []
     cuts: list[bool] = []
     for index, (_, frame) in enumerate(iter_frames(video, FPS)):
-        full = len(frames) >= min(settings.batch_size, max(1, CHUNK_BYTES // frame.nbytes))
+        full = len(frames) >= frames_at_once(frame, settings.batch_size)
         if frames and (full or frame.shape != frames[0].shape):
             yield frames, cuts
             frames, cuts = [], []

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from audio import TRAINING_FPS as FPS
+
 SAMPLE_RATE = 16000
-FPS = 25
 STEP = 0.005  # seconds between two control points
 BLOCK = int(SAMPLE_RATE * STEP)  # samples
 COARTICULATION = 0.06  # seconds, support of the smoothing window

@@ -11,6 +11,7 @@ from face_detection import Box
 from lipsync import source as face_source
 from lipsync.options import Options
 from lipsync.source import find_source, play, schedule
+from media import streams
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def shown(order, video=None):
 @pytest.mark.parametrize("pad", ["loop", "bounce", "hold", "stretch"])
 @pytest.mark.parametrize("room", [1, 3, 100])
 def test_every_schedule_is_played_as_it_says(monkeypatch, pad, room):
-    monkeypatch.setattr(face_source, "SEGMENT_BYTES", room * 48)
+    monkeypatch.setattr(streams, "FRAME_BYTES", room * 48)
     order = schedule(10, 45, pad).tolist()
     assert shown(order) == order
 
