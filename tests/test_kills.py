@@ -52,7 +52,9 @@ class Program:
 
 def files(folder):
     """Those that are finished, by their names below the folder."""
-    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    # os.walk: folders come and go meanwhile, at which rglob raises
+    paths = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
+    found = {str(path.relative_to(folder)): path for path in paths}
     parts = {name: Path(name).parts for name in found}
     return {
         name: path for name, path in sorted(found.items())
